@@ -1,0 +1,58 @@
+"""From raw figures to tables. A figure that is infinite stands for "did not happen in the time allowed"."""
+
+import math
+from statistics import median
+
+from case import Figures
+
+Rounds = list[Figures]
+OURS = "bkd"
+
+
+def table(results: dict[str, Rounds]) -> str:
+    """One Markdown table: median, range and what bkd needs in proportion to each peer."""
+    lines = ["| figure | peer | n | median | min–max | bkd ÷ peer |", "|---|---|--:|--:|--:|--:|"]
+    for metric in _metrics(results):
+        ours = _pooled(results.get(OURS, []), metric)
+        for peer, rounds in results.items():
+            if values := _pooled(rounds, metric):
+                ratio = _ratio(median(ours), median(values)) if ours and peer != OURS else ""
+                spread = f"{shown(min(values))}–{shown(max(values))}"
+                lines.append(f"| {metric} | {peer} | {len(values)} | {shown(median(values))} | {spread} | {ratio} |")
+    return "\n".join(lines)
+
+
+def paired(results: dict[str, Rounds], baseline: str) -> str:
+    """One line for each metric and peer: its figure divided by the baseline's of the same round."""
+    lines = []
+    for metric in _metrics(results):
+        for peer, rounds in results.items():
+            pairs = zip(rounds, results.get(baseline, []), strict=False)
+            ratios = [_mean(a[metric]) / _mean(b[metric]) for a, b in pairs if a.get(metric) and b.get(metric)]
+            if ratios and peer != baseline:
+                spread = f"{min(ratios):.3f}–{max(ratios):.3f}"
+                lines.append(f"{metric}: {peer} ÷ {baseline} = {median(ratios):.3f} ({spread}, {len(ratios)} pairs)")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    if math.isinf(value):
+        return "never"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == 0 else f"{value:.3g}"
+
+
+def _metrics(results: dict[str, Rounds]) -> list[str]:
+    """In the order of their first appearance."""
+    return list(dict.fromkeys(metric for rounds in results.values() for figures in rounds for metric in figures))
+
+
+def _pooled(rounds: Rounds, metric: str) -> list[float]:
+    return [value for figures in rounds for value in figures.get(metric, [])]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if theirs and math.isfinite(theirs) and math.isfinite(ours) else "–"

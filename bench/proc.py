@@ -1,0 +1,119 @@
+"""Facts about processes from /proc, and the ending of those a benchmark started."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+PR_SET_CHILD_SUBREAPER = 36
+T = TypeVar("T")
+
+
+def become_subreaper() -> None:
+    """Orphans of a peer become children of the benchmark, which can then find and end them."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_for(check: Callable[[], T], seconds: float, step: float = 0.01) -> T:
+    """The first true value of `check()`, or its last one when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (value := check()) and time.monotonic() < deadline:
+        time.sleep(step)
+    return value
+
+
+def children(pid: int) -> list[int]:
+    """Direct children, zombies among them."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except OSError:  # the thread ended meanwhile
+            continue
+    return found
+
+
+def tree(pid: int) -> list[int]:
+    """All living descendants, without `pid` itself."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        offspring = children(waiting.pop())
+        waiting += offspring
+        found += filter(alive, offspring)
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b") ")[2][:1] not in b"ZX"
+
+
+def command(pid: int) -> str:
+    """The kernel's short name of the program; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU time used by the living threads of these processes, to the nanosecond (stat counts in 10 ms)."""
+    total = 0
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(file.read_text().split()[0])
+            except OSError:  # the thread ended meanwhile
+                continue
+    return total / 1e9
+
+
+def pss(pids: Iterable[int]) -> float:
+    """Proportional set size in MiB: pages shared by n processes count 1/n for each."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:  # the process ended meanwhile
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def end_everything(grace: float) -> None:
+    """End all processes below this one, by pid: they have `grace` seconds to leave, then SIGKILL.
+
+    RuntimeError when some are still there 10 s later.
+    """
+    wait_for(lambda: not _remaining(), grace)
+    if not wait_for(lambda: not _kill_remaining(), 10):
+        raise RuntimeError(f"processes that do not end: {_remaining()}")
+
+
+def _remaining() -> list[int]:
+    here = os.getpid()
+    for child in children(here):
+        if not alive(child):
+            try:
+                os.waitpid(child, os.WNOHANG)
+            except ChildProcessError:  # Popen was first
+                continue
+    return tree(here)
+
+
+def _kill_remaining() -> list[int]:
+    remaining = _remaining()
+    for pid in remaining:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return remaining

@@ -1,0 +1,40 @@
+"""Frames: a 4-byte little-endian length, then that many bytes. Bytes in, payloads out; no sockets here."""
+
+import struct
+
+from .errors import FrameError
+
+LIMIT = 1 << 20
+_LENGTH = struct.Struct("<I")
+
+
+def frame(payload: bytes) -> bytes:
+    """One payload as it goes over the wire; raises FrameError above LIMIT bytes."""
+    if len(payload) > LIMIT:
+        raise FrameError(f"a frame of {len(payload)} bytes is over the limit of {LIMIT}")
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """Collects bytes and gives back whole payloads."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads completed by `data`; raises FrameError when a length is over LIMIT."""
+        rest = self._rest + data if self._rest else data
+        payloads, at, size = [], 0, len(rest)
+        while size - at >= 4:
+            (length,) = _LENGTH.unpack_from(rest, at)
+            if length > LIMIT:
+                raise FrameError(f"a frame of {length} bytes is over the limit of {LIMIT}")
+            end = at + 4 + length
+            if end > size:
+                break
+            payloads.append(bytes(rest[at + 4 : end]))
+            at = end
+        self._rest = rest[at:]
+        return payloads

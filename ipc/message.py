@@ -1,0 +1,256 @@
+"""The vocabulary between the master and everybody who connects to its socket.
+
+An envelope carries an `op` (`noun:verb`), optionally its own `id` or the id it answers (`re`), and `data`, which is
+left undecoded until somebody knows its type. Orders are imperative, facts are in the past tense.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import FrameError
+from .message_names import COMMAND, FINISHED, HELLO, PROGRESS, REFUSED, VERSION
+
+M = TypeVar("M", bound="Message")
+
+
+class Envelope(msgspec.Struct, omit_defaults=True):
+    """What every frame holds. `data` is MessagePack that may be relayed without decoding it."""
+
+    op: str
+    id: int = 0
+    re: int = 0
+    data: msgspec.Raw = msgspec.Raw(b"\x80")
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of the typed bodies; `op` of the class is what the envelope says."""
+
+    op = ""
+
+
+class Hello(Message, frozen=True):
+    """First frame of every connection. `token` is the one-time secret of the spawn; `start` the start time in ticks."""
+
+    op = HELLO
+    version: int = VERSION
+    role: str = "client"
+    token: str = ""
+    pid: int = 0
+    start: int = 0
+    ready: bool = False
+    draining: bool = False
+
+
+class Welcome(Message, frozen=True):
+    """The master takes the connection. Workers obey the highest epoch they have seen."""
+
+    op = "welcome"
+    version: int = VERSION
+    epoch: int = 0
+    pid: int = 0
+
+
+class Refused(Message, frozen=True):
+    """The master does not do what was asked; `reason` is a line for people."""
+
+    op = REFUSED
+    reason: str = ""
+
+
+class WebWork(Message, frozen=True, tag="web"):
+    """What a web worker needs to know. `listeners` are names in the order of the descriptors that come along."""
+
+    app: str = ""
+    listeners: list[str] = []
+    lame_duck: float = 2.0
+    slots: str = ""
+
+
+class FunctionWork(Message, frozen=True, tag="python"):
+    """What a worker of kind `python` runs; `notify`: it is ready when it says so itself."""
+
+    target: str = ""
+    notify: bool = False
+
+
+Work = WebWork | FunctionWork
+
+
+class Load(Message, frozen=True):
+    """Order to a blank process: become the loader of one release, import its application; `solo`: it is to become one worker, and ends
+    when the import fails. `ping` and `orphan_timeout` in seconds, `keeper` is a pid, `log` a file ("": inherit)."""
+
+    op = "zygote:load"
+    app: str = ""
+    group: str = ""
+    release: int = 0
+    work: Work = FunctionWork()
+    cwd: str = ""
+    env: dict[str, str] = {}
+    log: str = ""
+    ping: float = 2.0
+    orphan_timeout: float = 60.0
+    keeper: int = 0
+    solo: bool = False
+
+
+class Loaded(Message, frozen=True):
+    """The application is imported. `unsafe` names what forbids forking: threads, connected sockets."""
+
+    op = "zygote:loaded"
+    seconds: float = 0.0
+    unsafe: list[str] = []
+
+
+class LoadFailed(Message, frozen=True):
+    """The application could not be imported. `reason` is one line, `trace` the traceback."""
+
+    op = "zygote:load-failed"
+    reason: str = ""
+    trace: str = ""
+
+
+class Fork(Message, frozen=True):
+    """Order to a loaded zygote: fork this worker (`worker:become` to a process that is to be it)."""
+
+    op = "zygote:fork"
+    worker: int = 0
+    slot: str = ""
+    token: str = ""
+    tree: str = ""
+    log: str = ""
+
+
+class Become(Fork, frozen=True):
+    """Order to a loaded process: do not fork, be this worker."""
+
+    op = "worker:become"
+
+
+class Forked(Message, frozen=True):
+    """The worker exists; its parent is the keeper."""
+
+    op = "zygote:forked"
+    worker: int = 0
+    pid: int = 0
+    start: int = 0
+
+
+class ForkFailed(Message, frozen=True):
+    """The kernel refused the fork."""
+
+    op = "zygote:fork-failed"
+    worker: int = 0
+    reason: str = ""
+
+
+class Ping(Message, frozen=True):
+    """Heartbeat of a worker. `lag`: seconds its main loop is behind, None for plain functions; `cpu` in seconds,
+    `rss` in bytes, `oldest`: age in seconds of the oldest request in flight."""
+
+    op = "worker:ping"
+    lag: float | None = None
+    in_flight: int = 0
+    oldest: float = 0.0
+    rss: int = 0
+    cpu: float = 0.0
+
+
+class Ready(Message, frozen=True):
+    """The worker does its work from now on."""
+
+    op = "worker:ready"
+
+
+class BootFailed(Message, frozen=True):
+    """The worker will exit because it could not start; `code` is its exit code."""
+
+    op = "worker:boot-failed"
+    reason: str = ""
+    trace: str = ""
+
+
+class Drain(Message, frozen=True):
+    """Order to a worker: take nothing new, finish what is open, exit 0. `last`: nobody else takes the queue over."""
+
+    op = "worker:drain"
+    last: bool = False
+
+
+class Reopen(Message, frozen=True):
+    """Order to a worker: its log file was moved, open it again."""
+
+    op = "worker:reopen"
+
+
+class Command(Message, frozen=True):
+    """A verb of the command line. `render`: text for people (with `width` columns, 0: plain) or JSON."""
+
+    op = COMMAND
+    verb: str = ""
+    arguments: dict[str, Any] = {}
+    render: str = "text"
+
+
+class Progress(Message, frozen=True):
+    """Text for the terminal of whoever gave the command, before its end."""
+
+    op = PROGRESS
+    out: str = ""
+    err: str = ""
+
+
+class Finished(Message, frozen=True):
+    """The command's end: exit code and the last of its output."""
+
+    op = FINISHED
+    code: int = 0
+    out: str = ""
+    err: str = ""
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Hello,
+    Welcome,
+    Refused,
+    Load,
+    Loaded,
+    LoadFailed,
+    Fork,
+    Become,
+    Forked,
+    ForkFailed,
+    Ping,
+    Ready,
+    BootFailed,
+    Drain,
+    Reopen,
+    Command,
+    Progress,
+    Finished,
+)
+
+_decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(message: Message, *, id: int = 0, re: int = 0) -> bytes:
+    """The payload of one frame."""
+    return _encode(Envelope(message.op, id, re, msgspec.Raw(_encode(message))))
+
+
+def decode(payload: bytes) -> Envelope:
+    """The envelope of one frame; raises FrameError when it is none."""
+    try:
+        return _decode_envelope(payload)
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"not a message: {error}") from error
+
+
+def body(envelope: Envelope, kind: type[M]) -> M:
+    """The typed body; raises FrameError when the data do not fit."""
+    try:
+        return msgspec.msgpack.decode(envelope.data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"{envelope.op}: {error}") from error

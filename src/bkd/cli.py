@@ -1,0 +1,64 @@
+"""The command `bkd`: finds out what is meant, and imports no more than that needs.
+
+`bkd start` becomes the keeper and `bkd status` asks one question: neither loads click. Everything else does.
+"""
+
+import sys
+
+SIMPLE_START = {"-d": "daemon", "--daemon": "daemon", "--watch": "watch"}
+
+
+def main() -> int:
+    """Entry point of the console script; returns the exit code."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["start"]:
+        options = _start_options(arguments[1:])
+        if options is not None:
+            return _start(options)
+    if arguments[:1] == ["status"]:
+        wanted = _status_options(arguments[1:])
+        if wanted is not None:
+            return _status(**wanted)
+    from bkd.supervisor import commandline
+
+    return commandline.main(arguments)
+
+
+def _start_options(arguments: list[str]) -> dict[str, object] | None:
+    """The options of a plain `bkd start`; None when click should look at them."""
+    options: dict[str, object] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in SIMPLE_START:
+            options[SIMPLE_START[argument]] = True
+        elif argument == "-c":
+            options["config"] = next(rest, None)
+        else:
+            return None
+    return options if options.get("config", "") is not None else None
+
+
+def _start(options: dict[str, object]) -> int:
+    from bkd.supervisor import launch
+
+    return launch.start_from_file(options)
+
+
+def _status_options(arguments: list[str]) -> dict[str, str | None] | None:
+    wanted: dict[str, str | None] = {"config": None, "sock": None, "render": "text"}
+    names = {"-c": "config", "--socket": "sock"}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--json":
+            wanted["render"] = "json"
+        elif argument in names:
+            wanted[names[argument]] = next(rest, "")
+        else:
+            return None
+    return None if "" in (wanted["config"], wanted["sock"]) else wanted
+
+
+def _status(config: str | None, sock: str | None, render: str | None) -> int:
+    from bkd.supervisor.asking import ask
+
+    return ask("status", {}, config=config, sock=sock, render=render or "text")

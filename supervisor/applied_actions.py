@@ -1,0 +1,173 @@
+"""What an action changes in the moment the shell takes it: it will not be given twice. Pure."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from . import actions, exits
+from .cluster import Cause, Closing, Cluster, Ending, Loader, Phase, Step, Verdict, Worker
+from .facts import (
+    BreakerClosed,
+    BreakerOpened,
+    ReleaseDropped,
+    ReleaseLoading,
+    StopAsked,
+    Survivor,
+    WorkerHung,
+    WorkerKilled,
+    WorkerLate,
+    WorkerRetired,
+)
+from .rows import Place, find, told, with_group, with_slot, with_worker, without_worker
+
+
+def taken(cluster: Cluster, action: actions.Action, now: float) -> Cluster:
+    """The cluster after the shell took this action."""
+    return _CHANGES[type(action)](cluster, action, now)
+
+
+def _load_release(cluster: Cluster, action: actions.LoadRelease, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    release = replace(group.releases[action.release], loader=Loader.LOADING, since=now, why="", pid=0)
+    cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
+    return told(cluster, ReleaseLoading(group=action.group, release=action.release))
+
+
+def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    release = group.releases[action.release]
+    release = replace(release, loader=Loader.ABSENT, pid=0, why=action.why, next_try=now)
+    cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
+    return told(cluster, ReleaseDropped(group=action.group, release=action.release, why=action.why))
+
+
+def _spawn(cluster: Cluster, action: actions.Spawn, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    slot = group.slots[action.slot]
+    worker = Worker(action.worker, action.slot, action.release, ordered=now, progress=now)
+    places = {**cluster.places, action.worker: action.slot}
+    cluster = replace(cluster, next_worker=max(cluster.next_worker, action.worker + 1), places=places)
+    return with_slot(cluster, group, replace(slot, workers=(*slot.workers, worker)))
+
+
+def _observe(cluster: Cluster, action: actions.Observe, now: float) -> Cluster:
+    return cluster
+
+
+def _warn(cluster: Cluster, action: actions.Warn, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    if place is None or place.worker.trouble is None:
+        return cluster
+    worker = place.worker
+    trouble = replace(place.worker.trouble, verdict=action.verdict, reported=True)
+    cluster = with_worker(cluster, place, replace(worker, trouble=trouble))
+    age = round(action.age, 3)
+    return told(cluster, WorkerLate(slot=worker.slot, pid=worker.pid, verdict=str(action.verdict), age=age))
+
+
+def _condemn(cluster: Cluster, action: actions.Condemn, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    if place is None:
+        return cluster
+    worker = place.worker
+    cause = Cause.BOOT if action.verdict == Verdict.SLOW_BOOT else Cause.HUNG
+    ending = Ending(cause, str(action.verdict), now, step_at=now, gathered=False, verdict=action.verdict)
+    cluster = exits.charged(cluster, place, now)
+    again = find(cluster, action.worker)
+    assert again is not None
+    cluster = with_worker(cluster, again, replace(worker, ending=ending))
+    age = round(action.age, 3)
+    return told(cluster, WorkerHung(slot=worker.slot, pid=worker.pid, verdict=str(action.verdict), age=age))
+
+
+def _retire(cluster: Cluster, action: actions.Retire, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    if place is None:
+        return cluster
+    ending = Ending(Cause.PLANNED, action.why, now, step_at=now)
+    cluster = with_worker(cluster, place, replace(place.worker, ending=ending))
+    return told(cluster, WorkerRetired(slot=place.slot.name, pid=place.worker.pid, why=action.why))
+
+
+def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
+    def change(cluster: Cluster, action: actions.Ask | actions.Terminate | actions.Kill, now: float) -> Cluster:
+        place = find(cluster, action.worker)
+        if place is None or place.worker.ending is None:
+            return cluster
+        ending = replace(place.worker.ending, step=step, step_at=now)
+        phase = Phase.DRAINING if step == Step.ASKED else place.worker.phase
+        cluster = with_worker(cluster, place, replace(place.worker, ending=ending, phase=phase))
+        return _killed(cluster, place) if step == Step.KILLED else cluster
+
+    return change
+
+
+def _killed(cluster: Cluster, place: Place) -> Cluster:
+    worker = place.worker
+    closing = cluster.closing
+    if closing is not None:
+        killed = (*closing.killed, f"{worker.slot} (pid {worker.pid})")
+        cluster = replace(cluster, closing=replace(closing, killed=killed))
+    why = worker.ending.why if worker.ending else ""
+    return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why))
+
+
+def _give_up(cluster: Cluster, action: actions.GiveUp, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    if place is None:
+        return cluster
+    worker, closing = place.worker, cluster.closing
+    if closing is not None:
+        survived = (*closing.survived, f"{worker.slot} (pid {worker.pid})")
+        cluster = replace(cluster, closing=replace(closing, survived=survived))
+    cluster = without_worker(cluster, place, place.slot)
+    return told(cluster, Survivor(slot=worker.slot, pid=worker.pid))
+
+
+def _sweep(cluster: Cluster, action: actions.Sweep, now: float) -> Cluster:
+    sweeps = tuple(replace(s, taken=True) if s.worker == action.worker else s for s in cluster.sweeps)
+    return replace(cluster, sweeps=sweeps)
+
+
+def _open_breaker(cluster: Cluster, action: actions.OpenBreaker, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    cluster = with_group(cluster, replace(group, breaker=replace(group.breaker, open_since=now)))
+    why = f"{len(group.breaker.deaths)} deaths in {len({slot for _, slot in group.breaker.deaths})} slots within a minute"
+    return told(cluster, BreakerOpened(group=action.group, why=why))
+
+
+def _close_breaker(cluster: Cluster, action: actions.CloseBreaker, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    cluster = with_group(cluster, replace(group, breaker=replace(group.breaker, open_since=None, deaths=())))
+    return told(cluster, BreakerClosed(group=action.group, why="a probing slot stayed healthy"))
+
+
+def _stop(cluster: Cluster, action: actions.Stop, now: float) -> Cluster:
+    cluster = replace(cluster, closing=Closing(action.why, now, action.code))
+    return told(cluster, StopAsked(why=action.why))
+
+
+def _leave(cluster: Cluster, action: actions.Leave, now: float) -> Cluster:
+    closing = cluster.closing or Closing("", now)
+    return replace(cluster, closing=replace(closing, left=True))
+
+
+_CHANGES: dict[type[actions.Action], Callable[[Cluster, Any, float], Cluster]] = {
+    actions.LoadRelease: _load_release,
+    actions.DropLoader: _drop_loader,
+    actions.Spawn: _spawn,
+    actions.Observe: _observe,
+    actions.Warn: _warn,
+    actions.Condemn: _condemn,
+    actions.Retire: _retire,
+    actions.Ask: _stepped(Step.ASKED),
+    actions.Terminate: _stepped(Step.TERMED),
+    actions.Kill: _stepped(Step.KILLED),
+    actions.GiveUp: _give_up,
+    actions.Sweep: _sweep,
+    actions.OpenBreaker: _open_breaker,
+    actions.CloseBreaker: _close_breaker,
+    actions.Stop: _stop,
+    actions.Leave: _leave,
+}

@@ -1,0 +1,260 @@
+"""`apply(cluster, event, now) -> cluster`: what happened becomes state. Pure; no clock, no process.
+
+Rule 1: nothing but this module and those it calls makes new rows. Rule 2: every change that people want to know of adds
+a fact to `cluster.news`, and nothing else does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from . import applied_actions, events, exits
+from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, slot_names
+from .facts import (
+    PreloadOff,
+    ReleaseDropped,
+    ReleaseFailed,
+    ReleaseLoaded,
+    Scaled,
+    SlotHeld,
+    SlotReset,
+    SlotUnheld,
+    StopAsked,
+    Survivor,
+    WorkerReady,
+    WorkerStarted,
+)
+
+from .rows import find, told, with_group, with_slot, with_worker
+
+SLEEPY = 0.05
+LOADER_CALM = 60.0
+
+
+def apply(cluster: Cluster, event: events.Event, now: float) -> Cluster:
+    """The cluster after the event; events about workers that are gone change nothing."""
+    return _HANDLERS[type(event)](cluster, event, now)
+
+
+def _pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    worker, before = place.worker, place.worker.pulse
+    load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
+    pulse = Pulse(now, event.lag, event.in_flight, event.oldest, event.rss, event.cpu, round(load, 3))
+    behind = event.lag if event.lag is not None and event.lag > SLEEPY else 0.0
+    progress = max(worker.progress, now - behind)
+    trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
+    return with_worker(cluster, place, replace(worker, pulse=pulse, progress=progress, trouble=trouble))
+
+
+def _spawned(cluster: Cluster, event: events.Spawned, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    worker = replace(place.worker, pid=event.pid, start=event.start)
+    cluster = with_worker(cluster, place, worker)
+    return told(cluster, WorkerStarted(slot=worker.slot, pid=event.pid, release=worker.release))
+
+
+def _became_ready(cluster: Cluster, event: events.BecameReady, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None or place.worker.phase != Phase.STARTING:
+        return cluster
+    worker = replace(place.worker, phase=Phase.READY, ready_at=now, progress=now, watched=event.watched)
+    cluster = with_worker(cluster, place, worker)
+    cluster = with_group(cluster, replace(cluster.groups[place.group.name], proven=True))
+    seconds = round(now - worker.ordered, 3)
+    return told(cluster, WorkerReady(slot=worker.slot, pid=worker.pid, release=worker.release, seconds=seconds))
+
+
+def _boot_failed(cluster: Cluster, event: events.BootFailed, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    return with_worker(cluster, place, replace(place.worker, boot_error=event.reason))
+
+
+def _observed(cluster: Cluster, event: events.Observed, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    return with_worker(cluster, place, exits.seen(place.worker, event.observation))
+
+
+def _gathered(cluster: Cluster, event: events.Gathered, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None or place.worker.ending is None:
+        return cluster
+    return with_worker(cluster, place, replace(place.worker, ending=replace(place.worker.ending, gathered=True)))
+
+
+def _signalled(cluster: Cluster, event: events.Signalled, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    return with_worker(cluster, place, replace(place.worker, signalled=event.number))
+
+
+def _swept(cluster: Cluster, event: events.Swept, now: float) -> Cluster:
+    sweep = next((sweep for sweep in cluster.sweeps if sweep.worker == event.worker), None)
+    if sweep is None:
+        return cluster
+    cluster = replace(cluster, sweeps=tuple(s for s in cluster.sweeps if s is not sweep))
+    if cluster.closing is not None:
+        killed = tuple(f"{sweep.slot} (pid {pid})" for pid in event.killed)
+        survived = tuple(f"{sweep.slot} (pid {pid})" for pid in event.survivors)
+        closing = cluster.closing
+        closing = replace(closing, killed=closing.killed + killed, survived=closing.survived + survived)
+        cluster = replace(cluster, closing=closing)
+    for pid in event.survivors:
+        cluster = told(cluster, Survivor(slot=sweep.slot, pid=pid))
+    return cluster
+
+
+# -- loaders
+
+
+def _with_release(cluster: Cluster, group: str, release: Release) -> Cluster:
+    row = cluster.groups[group]
+    return with_group(cluster, replace(row, releases={**row.releases, release.number: release}))
+
+
+def _release(cluster: Cluster, group: str, number: int) -> Release | None:
+    row = cluster.groups.get(group)
+    return row.releases.get(number) if row else None
+
+
+def _loader_spawned(cluster: Cluster, event: events.LoaderSpawned, now: float) -> Cluster:
+    release = _release(cluster, event.group, event.release)
+    return _with_release(cluster, event.group, replace(release, pid=event.pid)) if release else cluster
+
+
+def _loader_ready(cluster: Cluster, event: events.LoaderReady, now: float) -> Cluster:
+    release = _release(cluster, event.group, event.release)
+    if release is None:
+        return cluster
+    seconds = round(event.seconds, 3)
+    fact = ReleaseLoaded(group=event.group, release=event.release, seconds=seconds)
+    if event.unsafe and cluster.groups[event.group].settings.preload == "true":
+        reason = f'preload = "true", but after the import there are {", ".join(event.unsafe)}'
+        return _loader_failed(cluster, events.LoaderFailed(event.group, event.release, reason), now)
+    loader = Loader.UNSAFE if event.unsafe else Loader.READY
+    why = ", ".join(event.unsafe)
+    cluster = _with_release(cluster, event.group, replace(release, loader=loader, why=why, since=now))
+    cluster = told(cluster, fact)
+    return told(cluster, PreloadOff(group=event.group, why=why)) if event.unsafe else cluster
+
+
+def _loader_failed(cluster: Cluster, event: events.LoaderFailed, now: float) -> Cluster:
+    release = _release(cluster, event.group, event.release)
+    if release is None:
+        return cluster
+    failures = release.failures + 1
+    next_try = now + exits.loader_delay(failures, event.chance)
+    release = replace(
+        release, loader=Loader.FAILED, why=event.reason, failures=failures, next_try=next_try, pid=0, since=now
+    )
+    cluster = _with_release(cluster, event.group, release)
+    fact = ReleaseFailed(group=event.group, release=event.release, reason=event.reason, trace=event.trace)
+    return told(cluster, fact)
+
+
+def _loader_gone(cluster: Cluster, event: events.LoaderGone, now: float) -> Cluster:
+    release = _release(cluster, event.group, event.release)
+    if release is None or release.loader == Loader.UNSAFE:
+        return cluster
+    failures = release.failures + 1 if now - release.since < LOADER_CALM else 1
+    next_try = now + (exits.loader_delay(failures, event.chance) if failures > 1 else 0.0)
+    gone = replace(
+        release, loader=Loader.ABSENT, pid=0, why=event.reason, failures=failures, next_try=next_try, since=now
+    )
+    fact = ReleaseDropped(group=event.group, release=event.release, why=event.reason)
+    return told(_with_release(cluster, event.group, gone), fact)
+
+
+# -- operators
+
+
+def _scaled(cluster: Cluster, event: events.Scaled, now: float) -> Cluster:
+    group = cluster.groups[event.group]
+    wanted = slot_names(group.name, event.count)
+    slots = {name: replace(slot, retired=name not in wanted) for name, slot in group.slots.items()}
+    slots |= {name: Slot(name) for name in wanted if name not in slots}
+    cluster = with_group(cluster, replace(group, count=event.count, slots=slots))
+    return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
+
+
+def _held(cluster: Cluster, event: events.Held, now: float) -> Cluster:
+    group, slot = _slot(cluster, event.slot)
+    workers = tuple(replace(worker, trouble=None, progress=max(worker.progress, now)) for worker in slot.workers)
+    cluster = with_slot(cluster, group, replace(slot, held=event.held, workers=workers))
+    return told(cluster, SlotHeld(slot=slot.name) if event.held else SlotUnheld(slot=slot.name))
+
+
+def _cleared(cluster: Cluster, event: events.Cleared, now: float) -> Cluster:
+    for group in list(cluster.groups.values()):
+        names = [name for name in group.slots if event.name in (group.name, name)]
+        if names:
+            cluster = _clear_group(cluster, group, names, now)
+    return told(cluster, SlotReset(name=event.name))
+
+
+def _clear_group(cluster: Cluster, group: Group, names: list[str], now: float) -> Cluster:
+    slots = {name: exits.forgiven(slot) if name in names else slot for name, slot in group.slots.items()}
+    release = group.releases[group.current]
+    releases = {**group.releases, release.number: replace(release, failures=0, next_try=now)}
+    breaker = replace(group.breaker, open_since=None, deaths=())
+    return with_group(cluster, replace(group, slots=slots, releases=releases, breaker=breaker))
+
+
+def _slot(cluster: Cluster, name: str) -> tuple[Group, Slot]:
+    group = cluster.groups[name.rpartition(".")[0]]
+    return group, group.slots[name]
+
+
+def _stop_asked(cluster: Cluster, event: events.StopAsked, now: float) -> Cluster:
+    closing = cluster.closing
+    if closing is not None:
+        return replace(cluster, closing=replace(closing, hasty=closing.hasty or event.hasty))
+    cluster = replace(cluster, closing=Closing(event.why, now, event.code, event.hasty))
+    return told(cluster, StopAsked(why=event.why))
+
+
+def _overslept(cluster: Cluster, event: events.Overslept, now: float) -> Cluster:
+    return replace(cluster, judged_from=now)
+
+
+def _news_told(cluster: Cluster, event: events.NewsTold, now: float) -> Cluster:
+    return replace(cluster, news=())
+
+
+def _taken(cluster: Cluster, event: events.Taken, now: float) -> Cluster:
+    return applied_actions.taken(cluster, event.action, now)
+
+
+_HANDLERS: dict[type[events.Event], Callable[[Cluster, Any, float], Cluster]] = {
+    events.Taken: _taken,
+    events.Spawned: _spawned,
+    events.SpawnFailed: exits.spawn_failed,
+    events.BecameReady: _became_ready,
+    events.BootFailed: _boot_failed,
+    events.Pinged: _pinged,
+    events.Observed: _observed,
+    events.Gathered: _gathered,
+    events.Signalled: _signalled,
+    events.Exited: exits.exited,
+    events.Swept: _swept,
+    events.LoaderSpawned: _loader_spawned,
+    events.LoaderReady: _loader_ready,
+    events.LoaderFailed: _loader_failed,
+    events.LoaderGone: _loader_gone,
+    events.Scaled: _scaled,
+    events.Held: _held,
+    events.Cleared: _cleared,
+    events.StopAsked: _stop_asked,
+    events.Overslept: _overslept,
+    events.NewsTold: _news_told,
+}

@@ -1,0 +1,48 @@
+"""One command of the command line: find the cluster, ask, print, and give the exit code. Cheap to import."""
+
+import sys
+from typing import Any
+
+from ..ipc.errors import BkdError
+from .client import ANSWER_LIMIT, Client, NotRunning, find_socket
+from .places import NoConfig, NoRunDir
+
+NOT_RUNNING = 4
+USAGE = 2
+
+
+def ask(
+    verb: str,
+    arguments: dict[str, Any],
+    *,
+    config: str | None = None,
+    sock: str | None = None,
+    render: str = "text",
+    limit: float | None = ANSWER_LIMIT,
+) -> int:
+    """Give one command and print what comes back; errors are one line on standard error."""
+    try:
+        client = Client(find_socket(config, sock))
+        code, out, err = client.run(verb, arguments, render=render, progress=_show, limit=limit)
+    except BkdError as error:
+        return say(error)
+    _show(out, err)
+    return code
+
+
+def say(error: BkdError) -> int:
+    """Print an error and give its exit code."""
+    sys.stderr.write(f"bkd: {error}\n")
+    if isinstance(error, NotRunning):
+        return NOT_RUNNING
+    return USAGE if isinstance(error, (NoConfig, NoRunDir)) or hasattr(error, "faults") else 1
+
+
+def _show(out: str, err: str) -> None:
+    try:
+        sys.stdout.write(out)
+        sys.stdout.flush()
+        sys.stderr.write(err)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        sys.stderr.close()

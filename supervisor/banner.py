@@ -1,0 +1,75 @@
+"""What the foreground of `bkd start` begins with: what runs where, and what to do next."""
+
+import errno
+import os
+
+import psutil
+
+from .. import __version__
+from .config.address import Address, Inet, parse_address
+from .config.schema import Config, GroupSection
+
+
+def show(config: Config, run_dir: str, keeper_pid: int, files: bool) -> None:
+    """Print it to standard output."""
+    print(text(config, run_dir, keeper_pid, files), flush=True)  # noqa: T201 - this is the foreground
+
+
+def text(config: Config, run_dir: str, keeper_pid: int, files: bool) -> str:
+    """The banner."""
+    groups = list(config.workers.values())
+    rows = [(group.name, group.kind, f"{group.count} x {what(group)}", where(group)) for group in groups]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    lines = [f"bkd {__version__}  {config.app.name}  pid {keeper_pid}"]
+    for row in rows:
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        lines.append(f"  {cells}  {row[3]}".rstrip())
+    logs = f"{run_dir}/log" if files else "this terminal"
+    lines.append(f"  logs in {logs}; look: `bkd status`, stop: Ctrl-C or `bkd stop`")
+    return "\n".join(lines)
+
+
+def what(group: GroupSection) -> str:
+    """What the group's workers run."""
+    return group.app or group.target or " ".join(group.command)
+
+
+def where(group: GroupSection) -> str:
+    """Where it can be reached."""
+    return " ".join(_url(bind) for bind in group.bind)
+
+
+def _url(bind: str) -> str:
+    address = parse_address(bind)
+    if not isinstance(address, Inet):
+        return bind
+    host = f"[{address.host}]" if ":" in address.host else address.host or "127.0.0.1"
+    return f"http://{host}:{address.port}"
+
+
+def log_format(colours: bool) -> str:
+    """How the master's own lines look; `colours` are loguru's tags."""
+    if colours:
+        return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{message}</level>"
+    return "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
+
+
+def holder_of(address: Address, number: int | None) -> str:
+    """Who has the port, as a clause for an error message; "" when that cannot be known."""
+    if number != errno.EADDRINUSE or not isinstance(address, Inet):
+        return ""
+    try:
+        connections = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == address.port and connection.pid:
+            return f": pid {connection.pid} ({_name(connection.pid)}) listens there"
+    return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "gone" if not os.path.exists(f"/proc/{pid}") else "unknown"  # noqa: PTH110

@@ -1,0 +1,276 @@
+"""The cluster as plain data: groups, slots, workers, releases. No clock, no process, no decision.
+
+Every row is frozen; a change makes a new row (`msgspec.structs.replace`). Times are monotonic seconds.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+
+from .config.schema import GroupSection, PingSection
+from .facts import Fact
+
+
+class Phase(StrEnum):
+    """Where a worker's process is in its life; a stop in progress is told by `Worker.stop`."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Cause(StrEnum):
+    """Why a worker ended, or is being ended."""
+
+    PLANNED = "planned"
+    BOOT = "boot failure"
+    CRASH = "crash"
+    HUNG = "hung"
+    OOM = "out of memory"
+    OUTSIDE = "killed from outside"
+    FINISHED = "finished"
+
+
+class Verdict(StrEnum):
+    """What a worker that makes no progress is found to be."""
+
+    OK = "ok"
+    BUSY = "busy"
+    STUCK = "stuck"
+    STOPPED = "stopped"
+    UNINTERRUPTIBLE = "uninterruptible"
+    STARVED = "starved"
+    OVERDUE = "overdue"
+    SLOW_BOOT = "slow boot"
+
+
+class Step(StrEnum):
+    """How far the ending of a worker has gone."""
+
+    WANTED = "wanted"
+    ASKED = "asked"
+    TERMED = "termed"
+    KILLED = "killed"
+    SURVIVED = "survived"
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What /proc said of a worker: state letter, CPU seconds used, seconds waited for a CPU; `traced` by a debugger."""
+
+    at: float
+    state: str
+    cpu: float
+    waited: float
+    traced: bool = False
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """The last heartbeat: `lag` in seconds or None, requests in flight, the age of the oldest, bytes, CPU seconds,
+    and the share of one CPU used since the heartbeat before."""
+
+    at: float
+    lag: float | None = None
+    in_flight: int = 0
+    oldest: float = 0.0
+    rss: int = 0
+    cpu: float = 0.0
+    load: float = 0.0
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """A worker without progress: the first observation, the newest, and what was reported."""
+
+    first: Observation
+    last: Observation
+    verdict: Verdict = Verdict.OK
+    reported: bool = False
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """The ending of one worker: why, since when, how far; `gathered`: the evidence is there."""
+
+    cause: Cause
+    why: str
+    since: float
+    step: Step = Step.WANTED
+    step_at: float = 0.0
+    gathered: bool = True
+    verdict: Verdict = Verdict.OK
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """One process in a slot. `progress`: when its main loop is last known to have turned."""
+
+    id: int
+    slot: str
+    release: int
+    ordered: float
+    phase: Phase = Phase.STARTING
+    pid: int = 0
+    start: int = 0
+    ready_at: float = 0.0
+    progress: float = 0.0
+    pulse: Pulse | None = None
+    watched: bool = False
+    trouble: Trouble | None = None
+    ending: Ending | None = None
+    signalled: int = 0
+    boot_error: str = ""
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a worker ended; `code` is negative for a signal, None when nobody could learn it."""
+
+    at: float
+    cause: Cause
+    code: int | None
+    pid: int
+    release: int
+    uptime: float
+    killed: bool = False
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A stable name and what runs under it; more than one worker only while one of them is ending."""
+
+    name: str
+    workers: tuple[Worker, ...] = ()
+    held: bool = False
+    retired: bool = False
+    done: bool = False
+    failed: str = ""
+    score: float = 0.0
+    scored_at: float = 0.0
+    next_try: float = 0.0
+    restarts: int = 0
+    charged: tuple[float, ...] = ()
+    outside: tuple[float, ...] = ()
+    looping: bool = False
+    boot_failures: int = 0
+    last_exit: Exit | None = None
+
+    @property
+    def active(self) -> Worker | None:
+        """The worker that is meant to stay, if there is one."""
+        for worker in self.workers:
+            if worker.ending is None:
+                return worker
+        return None
+
+
+class Loader(StrEnum):
+    """State of a release's zygote."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    UNSAFE = "unsafe"
+
+
+class Release(msgspec.Struct, frozen=True):
+    """A numbered load of a group's code. `why` says why its loader failed or may not fork."""
+
+    number: int
+    loader: Loader = Loader.ABSENT
+    why: str = ""
+    since: float = 0.0
+    pid: int = 0
+    failures: int = 0
+    next_try: float = 0.0
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """Opens when much of a group dies at once; `deaths` are the charged ones of the last minute with their slots."""
+
+    open_since: float | None = None
+    deaths: tuple[tuple[float, str], ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True):
+    """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release new workers come from;
+    `proven`: one of its workers has been ready."""
+
+    name: str
+    settings: GroupSection
+    count: int
+    current: int
+    releases: dict[int, Release]
+    slots: dict[str, Slot]
+    breaker: Breaker = Breaker()
+    proven: bool = False
+
+    @property
+    def forks(self) -> bool:
+        """Whether its workers come from a zygote."""
+        kind, preload = self.settings.kind, self.settings.preload
+        return kind != "command" and preload != "false" and self.releases[self.current].loader != Loader.UNSAFE
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """The whole cluster is being stopped: by whom, since when; `hasty`: straight to SIGKILL."""
+
+    why: str
+    since: float
+    code: int = 0
+    hasty: bool = False
+    killed: tuple[str, ...] = ()
+    survived: tuple[str, ...] = ()
+    left: bool = False
+
+
+class Sweeping(msgspec.Struct, frozen=True):
+    """An ended worker whose leftovers are to be looked for; `taken`: the search is on."""
+
+    worker: int
+    slot: str
+    taken: bool = False
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Everything the policy knows. `places`: the slot of each worker by its number; `news`: facts not yet written to
+    the journal; `judged_from`: nobody is blamed for silence before this moment."""
+
+    groups: dict[str, Group]
+    ping: PingSection
+    exit_when_failed: bool = False
+    next_worker: int = 1
+    places: dict[int, str] = {}
+    judged_from: float = 0.0
+    sweeps: tuple[Sweeping, ...] = ()
+    closing: Closing | None = None
+    news: tuple[Fact, ...] = ()
+
+    def slots(self) -> Iterator[tuple[Group, Slot]]:
+        """Every slot with its group."""
+        for group in self.groups.values():
+            for slot in group.slots.values():
+                yield group, slot
+
+    def workers(self) -> Iterator[tuple[Group, Slot, Worker]]:
+        """Every worker with its slot and group."""
+        for group, slot in self.slots():
+            for worker in slot.workers:
+                yield group, slot, worker
+
+
+def slot_names(group: str, count: int) -> list[str]:
+    """`web.1 … web.N`."""
+    return [f"{group}.{number}" for number in range(1, count + 1)]
+
+
+def founded(groups: dict[str, GroupSection], ping: PingSection, *, exit_when_failed: bool = False) -> Cluster:
+    """The cluster of a configuration before anything has been started."""
+    return Cluster(
+        groups={name: founded_group(settings) for name, settings in groups.items()},
+        ping=ping,
+        exit_when_failed=exit_when_failed,
+    )
+
+
+def founded_group(settings: GroupSection) -> Group:
+    """A group with empty slots and its first release."""
+    names = slot_names(settings.name, settings.count)
+    slots = {name: Slot(name) for name in names}
+    return Group(settings.name, settings, settings.count, 1, {1: Release(1)}, slots)

@@ -1,0 +1,249 @@
+"""Every command of `bkd`, with click: reads arguments, asks the master or the files, prints.
+
+`bkd start` and `bkd status` are usually answered before this module is loaded (see `bkd.cli`).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..ipc.errors import BkdError
+from . import places
+from .asking import ask, say
+from .client import NotRunning, find_socket
+
+STOP_LIMIT = None
+CLEAR = "\x1b[H\x1b[J"
+
+
+class Usage(click.ClickException):
+    """Wrong usage or configuration."""
+
+    exit_code = 2
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        result = cli.main(arguments, prog_name="bkd", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except BkdError as error:
+        return say(error)
+    return result if isinstance(result, int) else 0
+
+
+def _located(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`-c` and `--socket`, for every command that talks to a cluster."""
+    function = click.option("--socket", "sock", metavar="PATH", help="The cluster's control socket.")(function)
+    return click.option("-c", "--config", metavar="FILE", help="The configuration (default: ./bkd.toml).")(function)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bkd")
+def cli() -> None:
+    """Keeps a Python backend running."""
+
+
+@cli.command()
+@click.option("-c", "--config", metavar="FILE", help="The configuration (default: ./bkd.toml).")
+@click.option("-d", "--daemon", is_flag=True, help="In the background; returns when all groups are ready.")
+def start(config: str | None, daemon: bool) -> int:
+    """Start the cluster; Ctrl-C stops it, twice kills it."""
+    from .launch import start_from_file
+
+    return start_from_file({"config": config, "daemon": daemon})
+
+
+@cli.command()
+@click.argument("app")
+@click.option("-w", "--workers", type=click.IntRange(1), help="Number of workers (default: the CPUs there are).")
+@click.option("-b", "--bind", multiple=True, metavar="ADDR", help="Where to listen (default: 127.0.0.1:8000).")
+def run(app: str, workers: int | None, bind: tuple[str, ...]) -> int:
+    """Serve one application with no file at all: bkd run shop.web:app -w 4 -b 127.0.0.1:8000."""
+    from .launch import start as launch
+
+    return launch({"target": app, "workers": workers, "bind": list(bind)})
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--watch", is_flag=True, help="Again every second until Ctrl-C.")
+@_located
+def status(as_json: bool, watch: bool, config: str | None, sock: str | None) -> int:
+    """Groups, slots, processes and how they are."""
+    render = "json" if as_json else "text"
+    if not watch:
+        return ask("status", {}, config=config, sock=sock, render=render)
+    while True:
+        if not as_json and sys.stdout.isatty():
+            sys.stdout.write(CLEAR)
+        code = ask("status", {}, config=config, sock=sock, render=render)
+        if code:
+            return code
+        time.sleep(1.0)
+
+
+@cli.command()
+@_located
+def stop(config: str | None, sock: str | None) -> int:
+    """Drain and stop; exits when the last process is gone: 0 drained, 3 something was killed, 1 something survived."""
+    path = find_socket(config, sock)
+    keeper = _keeper(path)
+    code = ask("stop", {}, sock=path, limit=STOP_LIMIT)
+    return code if _gone(keeper) else 1
+
+
+def _keeper(socket_path: str) -> int:
+    """A pidfd of the keeper, from its lock; -1 when there is none."""
+    try:
+        with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:  # noqa: PTH118, PTH120, PTH123
+            return os.pidfd_open(int(lock.read()))
+    except (OSError, ValueError):
+        return -1
+
+
+def _gone(pidfd: int) -> bool:
+    import select
+
+    poll = select.poll()
+    if pidfd < 0:
+        return True
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(10_000))
+
+
+@cli.command()
+@click.argument("changes", nargs=-1, required=True, metavar="GROUP=N…")
+@_located
+def scale(changes: tuple[str, ...], config: str | None, sock: str | None) -> int:
+    """Set or change counts until the next reload: bkd scale web=4 jobs=+2."""
+    arguments = {}
+    for change in changes:
+        name, equals, number = change.partition("=")
+        if not equals or not number:
+            raise Usage(f"{change}: expected GROUP=N, for example web=4 or jobs=+2")
+        arguments[name] = number
+    return ask("scale", arguments, config=config, sock=sock)
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("sig", metavar="SIGNAL")
+@_located
+def signal(name: str, sig: str, config: str | None, sock: str | None) -> int:
+    """Send a signal to a slot or to all slots of a group."""
+    return ask("signal", {"name": name, "signal": sig}, config=config, sock=sock)
+
+
+def _named(verb: str, text: str) -> None:
+    """Commands that take one group or slot."""
+
+    @cli.command(verb, help=text)
+    @click.argument("name")
+    @_located
+    def command(name: str, config: str | None, sock: str | None) -> int:
+        return ask(verb, {"name": name}, config=config, sock=sock)
+
+
+_named("hold", "Take a slot out of supervision for debugging: it is neither watched nor replaced.")
+_named("unhold", "Give a held slot back to supervision.")
+_named("reset", "Forget back-off, breaker and failures of a slot or group, and try it again.")
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what is printed.")
+@click.option("-n", "--lines", default=10, show_default=True, type=click.IntRange(0), help="Last lines of each.")
+@_located
+def logs(names: tuple[str, ...], follow: bool, lines: int, config: str | None, sock: str | None) -> int:
+    """What workers print: bkd logs -f web."""
+    from . import logfiles
+
+    folder = os.path.join(_run_dir(config, sock), "log")  # noqa: PTH118
+    found = logfiles.log_names(folder, names)
+    if not found and not follow:
+        raise click.ClickException(f"nothing in {folder}: with [log] mode = \"inherit\" it is in bkd's own output")
+    width = max((len(name) for name in found), default=8)
+    source = logfiles.follow(folder, names, lines=lines) if follow else logfiles.tail(folder, names, lines)
+    for name, line in source:
+        click.echo(f"{name.ljust(width)} | {line}")
+    return 0
+
+
+@cli.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what happens.")
+@click.option("--since", metavar="AGE", help="Only of the last 90s, 10m, 1h …")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document a line.")
+@_located
+def events(follow: bool, since: str | None, as_json: bool, config: str | None, sock: str | None) -> int:
+    """What the supervisor did, and why."""
+    from pathlib import Path
+
+    from . import journal
+
+    folder = Path(_run_dir(config, sock))
+    after = time.time() - _age(since) if since else None
+    records = journal.follow(folder, since=after) if follow else journal.read(folder, since=after)
+    for record in records:
+        if as_json:
+            click.echo(record.line.decode(errors="replace").rstrip("\n"))
+        else:
+            click.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(record.time))} {record.describe()}")
+    return 0
+
+
+def _age(text: str) -> float:
+    from .config.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Usage(f"--since {text}: expected a duration such as 90s, 10m or 1h") from error
+
+
+def _run_dir(config: str | None, sock: str | None) -> str:
+    """The folder of a cluster, running or not."""
+    if sock:
+        return os.path.dirname(os.path.abspath(sock))  # noqa: PTH100, PTH120
+    path = places.find_config(config, os.environ)
+    for folder in places.run_dir_candidates(path, os.environ):
+        if os.path.isdir(folder):  # noqa: PTH112
+            return folder
+    raise NotRunning(f"no cluster of {path} was ever started; start it with `bkd start`")
+
+
+@cli.command()
+@click.option("-c", "--config", metavar="FILE", help="The configuration (default: ./bkd.toml).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def check(config: str | None, as_json: bool) -> int:
+    """Validate the configuration and import each application in a throw-away process; all faults at once."""
+    from .checking import check as run_check
+
+    return run_check(places.find_config(config, os.environ), as_json=as_json)
+
+
+@cli.command()
+@click.argument("folder", default=".")
+def init(folder: str) -> int:
+    """Write a commented bkd.toml and a tiny application that runs as it is."""
+    from .initialise import initialise
+
+    for path in initialise(folder):
+        click.echo(f"wrote {path}")
+    inside = "" if folder == "." else f"cd {folder} && "
+    click.echo(f"now: {inside}bkd start")
+    return 0

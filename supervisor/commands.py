@@ -1,0 +1,226 @@
+"""The table of commands: what may be said on the control socket, who may say it, and what it does."""
+
+import asyncio
+import json
+import pwd
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..ipc.errors import BkdError
+from ..ipc.message import Command, Finished, Progress
+from . import events, status
+from .cluster import Cluster, Worker
+from .connection import Connection
+from .facts import CommandGiven, Fact
+from .reconcile import exit_code
+from .roles import Role
+
+if TYPE_CHECKING:
+    from .master import Master
+
+MOST_WORKERS = 10_000
+USAGE = 2
+
+
+class UsageError(BkdError):
+    """The command makes no sense; exit code 2."""
+
+
+class Request:
+    """One command of one client."""
+
+    def __init__(self, connection: Connection, number: int, command: Command) -> None:
+        self.connection, self.number, self.command = connection, number, command
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What stands behind the verb."""
+        return self.command.arguments
+
+    def progress(self, text: str) -> None:
+        """A line for the terminal while the command goes on."""
+        self.connection.send(Progress(err=f"{text}\n"), re=self.number)
+
+    def finish(self, finished: Finished) -> None:
+        """The end."""
+        self.connection.send(finished, re=self.number)
+
+    def name(self) -> str:
+        """The one group or slot that is meant."""
+        name = self.arguments.get("name")
+        if not isinstance(name, str):
+            raise UsageError("which group or slot? For example: web, or web.2")
+        return name
+
+
+Handler = Callable[[Request], Awaitable[Finished]]
+
+
+class Entry(NamedTuple):
+    """One row of the table."""
+
+    who: Role
+    handler: Handler
+
+
+class Commands:
+    """Looks verbs up in the table, checks the role, journals what changes anything."""
+
+    def __init__(self, master: "Master") -> None:
+        self.master = master
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping: list[Request] = []
+        self._over: asyncio.Future[Finished] | None = None
+        self.table: dict[str, Entry] = {
+            "status": Entry(Role.VIEWER, self._status),
+            "stop": Entry(Role.OPERATOR, self._stop),
+            "scale": Entry(Role.OPERATOR, self._scale),
+            "signal": Entry(Role.OPERATOR, self._signal),
+            "hold": Entry(Role.OPERATOR, self._hold),
+            "unhold": Entry(Role.OPERATOR, self._unhold),
+            "reset": Entry(Role.OPERATOR, self._reset),
+        }
+
+    def give(self, connection: Connection, number: int, command: Command, who: Role) -> None:
+        """A client gives a command; the answer goes to the client, the audit into the journal."""
+        task = asyncio.get_running_loop().create_task(self._run(Request(connection, number, command), who))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, request: Request, who: Role) -> None:
+        entry = self.table.get(request.command.verb)
+        try:
+            if entry is None:
+                raise UsageError(f"this master knows no command {request.command.verb[:40]!r}")
+            if who < entry.who:
+                raise BkdError(f"{request.command.verb} is for the role {entry.who.name.lower()}, yours is {who.name.lower()}")
+            finished = await entry.handler(request)
+        except UsageError as error:
+            finished = Finished(USAGE, err=f"bkd: {error}\n")
+        except BkdError as error:
+            finished = Finished(1, err=f"bkd: {error}\n")
+        if entry is None or entry.who > Role.VIEWER:
+            self._audit(request, "done" if finished.code == 0 else finished.err.strip() or f"exit code {finished.code}")
+        request.finish(finished)
+
+    def _audit(self, request: Request, outcome: str) -> None:
+        peer = request.connection.peer
+        try:
+            user = pwd.getpwuid(peer.uid).pw_name
+        except KeyError:
+            user = ""
+        command = request.command
+        self.master.tell(CommandGiven(command.verb[:40], command.arguments, peer.uid, peer.pid, user, outcome))
+
+    # -- looking
+
+    async def _status(self, request: Request) -> Finished:
+        master = self.master
+        facts = status.document(
+            master.turns.cluster, master.config, began=master.began, keeper=master.keeper_pid
+        )
+        text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)
+        return Finished(out=text)
+
+    # -- stopping
+
+    async def _stop(self, request: Request) -> Finished:
+        """Ends when the last process is gone; the client then waits for the keeper itself."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        self._stopping.append(request)
+        self.master.turns.post(events.StopAsked("bkd stop"))
+        return await asyncio.shield(self._over)
+
+    def told(self, fact: Fact) -> None:
+        """Something happened: whoever waits for the stop sees it."""
+        for request in self._stopping:
+            request.progress(fact.describe())
+
+    def over(self, code: int) -> None:
+        """Everything has ended: whoever asked for it is told what had to be killed or could not be."""
+        closing = self.master.turns.cluster.closing
+        if self._over is None or closing is None or self._over.done():
+            return
+        lines = [f"bkd: had to be killed: {', '.join(closing.killed)}\n"] if closing.killed else []
+        lines += [f"bkd: survived SIGKILL: {', '.join(closing.survived)}\n"] if closing.survived else []
+        self._over.set_result(Finished(exit_code(closing), err="".join(lines)))
+
+    # -- changing
+
+    async def _scale(self, request: Request) -> Finished:
+        changes = [self._change(name, text) for name, text in request.arguments.items()]
+        if not changes:
+            raise UsageError("which group, and how many? For example: web=4, or jobs=+2")
+        lines = []
+        for name, old, new in changes:
+            self.master.turns.post(events.Scaled(name, new))
+            lines.append(f"{name}: {old} -> {new}\n")
+        return Finished(out="".join(lines))
+
+    def _change(self, name: str, text: object) -> tuple[str, int, int]:
+        group = self._cluster.groups.get(name)
+        if group is None:
+            raise UsageError(f"no group {name}; there are {', '.join(self._cluster.groups)}")
+        number = str(text)
+        if not number.lstrip("+-").isdigit():
+            raise UsageError(f"{name}={number}: expected a number such as 4, +2 or -1")
+        new = group.count + int(number) if number[0] in "+-" else int(number)
+        if not 0 <= new <= MOST_WORKERS:
+            raise UsageError(f"{name}={number}: that would be {new} workers; it must be 0 to {MOST_WORKERS}")
+        return name, group.count, new
+
+    async def _signal(self, request: Request) -> Finished:
+        number = signal_number(str(request.arguments.get("signal", "")))
+        workers = [worker for worker in self._workers(request.name()) if worker.pid]
+        if not workers:
+            raise BkdError(f"{request.name()} has no process now")
+        for worker in workers:
+            self.master.turns.post(events.Signalled(worker.id, number))
+            self.master.effects.send_signal(worker.id, number)
+        sent = ", ".join(f"{worker.slot} (pid {worker.pid})" for worker in workers)
+        return Finished(out=f"{signal.Signals(number).name} sent to {sent}\n")
+
+    async def _hold(self, request: Request) -> Finished:
+        return self._set_held(request, held=True)
+
+    async def _unhold(self, request: Request) -> Finished:
+        return self._set_held(request, held=False)
+
+    def _set_held(self, request: Request, *, held: bool) -> Finished:
+        slots = self._slots(request.name())
+        for slot in slots:
+            self.master.turns.post(events.Held(slot, held))
+        return Finished(out=f"{', '.join(slots)}: {'held' if held else 'supervised again'}\n")
+
+    async def _reset(self, request: Request) -> Finished:
+        slots = self._slots(request.name())
+        self.master.turns.post(events.Cleared(request.name()))
+        return Finished(out=f"{', '.join(slots)}: back-off, breaker and failures forgotten\n")
+
+    # -- names
+
+    @property
+    def _cluster(self) -> Cluster:
+        return self.master.turns.cluster
+
+    def _slots(self, name: str) -> list[str]:
+        """The slots a name means; raises UsageError when it means none."""
+        found = [slot.name for group, slot in self._cluster.slots() if name in (group.name, slot.name)]
+        if not found:
+            raise UsageError(f"no group or slot {name}; groups are {', '.join(self._cluster.groups)}")
+        return found
+
+    def _workers(self, name: str) -> list[Worker]:
+        slots = set(self._slots(name))
+        return [worker for _, slot, worker in self._cluster.workers() if slot.name in slots]
+
+
+def signal_number(text: str) -> int:
+    """`TERM`, `SIGTERM` or `15`; raises UsageError."""
+    name = text.upper()
+    try:
+        return int(signal.Signals(int(name)) if name.isdigit() else signal.Signals[f"SIG{name.removeprefix('SIG')}"])
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"no signal {text!r}; for example TERM, HUP or USR1") from error

@@ -1,0 +1,1 @@
+"""What `bkd.toml` says, checked once and never changed afterwards."""

@@ -1,0 +1,156 @@
+"""One connection to the control socket: frames, credentials of the peer, and limits that harm only the sender."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from ..ipc.errors import FrameError
+from ..ipc.frames import FrameReader, frame
+from ..ipc.message import Envelope, Message, decode, encode
+
+TURN = 64
+SILENT = 5.0
+UNSENT = 8 << 20
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """Who connected, by SO_PEERCRED at the moment of connecting (unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Owner(Protocol):
+    """What a connection needs of the server."""
+
+    def opened(self, connection: "Connection") -> bool:
+        """Whether this peer may stay; False closes it without an answer."""
+
+    def received(self, connection: "Connection", envelope: Envelope) -> None:
+        """One message; raises FrameError when it has no sense here."""
+
+    def rejected(self, connection: "Connection", why: str) -> None:
+        """The peer broke the rules and is being closed."""
+
+    def closed(self, connection: "Connection") -> None:
+        """The connection is gone."""
+
+
+class Connection(asyncio.Protocol):
+    """`role` is "" until the hello. A peer that sends faster than its turn allows is not read meanwhile."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.role = ""
+        self.worker = 0
+        self.loader: tuple[str, int] | None = None
+        self.peer = Peer(0, -1, -1)
+        self.transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._waiting: deque[bytes] = deque()
+        self._silent: asyncio.TimerHandle | None = None
+
+    # -- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        raw = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.peer = Peer(*_CREDENTIALS.unpack(raw))
+        if not self.owner.opened(self):
+            self.transport.abort()
+            return
+        self._silent = asyncio.get_running_loop().call_later(SILENT, self._was_silent)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._waiting.extend(self._reader.feed(data))
+        except FrameError as error:
+            self.reject(str(error))
+            return
+        self._work()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._silent is not None:
+            self._silent.cancel()
+        self._waiting.clear()
+        self.owner.closed(self)
+
+    # -- for the server
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can still be sent."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    def welcomed(self, role: str) -> None:
+        """The hello was accepted."""
+        self.role = role
+        if self._silent is not None:
+            self._silent.cancel()
+
+    def send(self, message: Message, *, id: int = 0, re: int = 0, descriptors: tuple[int, ...] = ()) -> None:
+        """A peer that does not read what it asked for is closed when UNSENT bytes wait."""
+        if not self.is_open:
+            return
+        assert self.transport is not None
+        data = frame(encode(message, id=id, re=re))
+        if descriptors:
+            data = self._send_descriptors(data, descriptors)
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size() > UNSENT:
+            self.reject("it does not read what is sent to it")
+
+    def reject(self, why: str) -> None:
+        """Close it, for a reason."""
+        self._waiting.clear()
+        self.owner.rejected(self, why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Close it after what was sent has left."""
+        if self.transport is not None:
+            self.transport.close()
+
+    # -- inside
+
+    def _send_descriptors(self, data: bytes, descriptors: tuple[int, ...]) -> bytes:
+        """Descriptors go with the first bytes, so nothing may wait before them; gives what is still to be sent."""
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size():
+            raise BlockingIOError("the peer is behind")
+        sock = self.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(sock.fileno())) as raw:
+            return data[socket.send_fds(raw, [data], list(descriptors)) :]
+
+    def _work(self) -> None:
+        for _ in range(min(TURN, len(self._waiting))):
+            if not self._waiting:
+                return
+            try:
+                self.owner.received(self, decode(self._waiting.popleft()))
+            except FrameError as error:
+                self.reject(str(error))
+                return
+        if self._waiting and self.is_open:
+            assert self.transport is not None
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.is_open:
+            return
+        self._work()
+        if not self._waiting and self.is_open:
+            assert self.transport is not None
+            self.transport.resume_reading()
+
+    def _was_silent(self) -> None:
+        if not self.role:
+            self.reject(f"it said no hello within {SILENT:g} s")

@@ -1,0 +1,46 @@
+"""What every effect needs to know: the configuration, the folders, the keeper, and where events go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config.schema import Config, GroupSection
+from .events import Event
+from .keeperlink import KeeperLink
+
+PING_LEAST, PING_MOST = 0.1, 2.0
+
+
+@dataclass
+class Context:
+    """One per master. `listeners` are the descriptors of bound listeners by name; `files`: workers log into files."""
+
+    config: Config
+    run_dir: str
+    keeper: KeeperLink
+    keeper_pid: int
+    files: bool
+    post: Callable[[Event], None]
+    is_last: Callable[[int], bool]
+    listeners: dict[str, int] = field(default_factory=dict)
+    blank: int = 0
+
+    @property
+    def socket(self) -> str:
+        """Path of the control socket."""
+        return f"{self.run_dir}/control.sock"
+
+    def settings(self, group: str) -> GroupSection:
+        """`[workers.GROUP]`."""
+        return self.config.workers[group]
+
+    def log_path(self, name: str) -> str:
+        """The file that a process's output is appended to; "" when it inherits bkd's own."""
+        return str(Path(self.run_dir, "log", f"{name}.log")) if self.files else ""
+
+    @property
+    def ping_period(self) -> float:
+        """Seconds between heartbeats: a fifth of the shorter limit."""
+        ping = self.config.ping
+        limit = min(ping.interval, ping.kill or ping.interval)
+        return min(PING_MOST, max(PING_LEAST, limit / 5))

@@ -1,0 +1,40 @@
+"""What kind of death it was. Pure."""
+
+import signal
+
+from .cluster import Cause, Phase, Worker
+
+EXIT_CONFIG = 78
+OWN_MAKING = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGPIPE,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+        signal.SIGALRM,
+    }
+)
+CHARGED = frozenset({Cause.BOOT, Cause.CRASH, Cause.HUNG, Cause.OOM})
+
+
+def cause(worker: Worker, code: int | None, *, oom: bool) -> Cause:
+    """The class of a death: what bkd ended itself is what bkd ended it for, then the exit status decides.
+
+    A signal that nobody here sent and that programs do not raise against themselves came from outside.
+    """
+    if worker.ending is not None:
+        return worker.ending.cause
+    if code is not None and code < 0:
+        if -code == worker.signalled:
+            return Cause.PLANNED
+        if oom and -code == signal.SIGKILL:
+            return Cause.OOM
+        if -code not in OWN_MAKING:
+            return Cause.OUTSIDE
+    return Cause.BOOT if worker.phase == Phase.STARTING else Cause.CRASH

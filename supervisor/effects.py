@@ -1,0 +1,224 @@
+"""The shell: carries actions out and turns what comes of it into events. Decides nothing.
+
+Everything here runs in the master's loop and never blocks it; what takes time is a task with a deadline of its own.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from loguru import logger
+
+from ..ipc.message import Drain
+from . import actions, cgroup, events, procfs
+from .balance import Balance
+from .cluster import Observation
+from .context import Context
+from .loaders import Loaders
+from .programs import Programs
+from .registry import LoaderProcess, Process, Registry
+from .tree import Handle, kill_tree, members
+
+KILL_LIMIT = 4.0
+LOOK = 0.02
+
+
+class Effects:
+    """`perform` is called for every action, `ended` for every process the keeper reaped."""
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self.context, self.registry = context, registry
+        self.balance = Balance(context.run_dir)
+        self.loaders = Loaders(context, registry, self.balance, self._run)
+        self.programs = Programs(context, registry, self._run)
+        self.leaving: Callable[[int], None] = lambda code: None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cgroup = cgroup.own_cgroup()
+        self._oom_kills = self._count_oom_kills()
+        self._do: dict[type[actions.Action], Callable[[Any], None]] = {
+            actions.LoadRelease: self.loaders.load,
+            actions.DropLoader: self.loaders.drop,
+            actions.Spawn: self._spawn,
+            actions.Observe: self._observe,
+            actions.Condemn: self._condemn,
+            actions.Ask: self._ask,
+            actions.Terminate: self._terminate,
+            actions.Kill: self._kill,
+            actions.GiveUp: self._give_up,
+            actions.Sweep: self._sweep,
+            actions.Leave: lambda action: self.leaving(action.code),
+        }
+
+    def perform(self, action: actions.Action) -> None:
+        """Carry one action out; those that only change the state need nothing."""
+        do = self._do.get(type(action))
+        if do is not None:
+            do(action)
+
+    def ended(self, pid: int, status: int | None) -> None:
+        """The keeper reaped this pid; strangers are none of our business."""
+        process = self.registry.ended(pid, status or 0)
+        if isinstance(process, LoaderProcess):
+            self.loaders.ended(process, status)
+        elif process is not None:
+            self._worker_ended(process, status)
+
+    # -- workers
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.opt(exception=task.exception()).error("an effect failed")
+
+    def _worker_ended(self, process: Process, status: int | None) -> None:
+        self.balance.gone(process.group, process.slot)
+        self.programs.ended(process)
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        oom = code == -signal.SIGKILL and self._new_oom_kill()
+        self.context.post(events.Exited(process.worker, code, oom, random.random()))
+
+    def _spawn(self, action: actions.Spawn) -> None:
+        process = Process(action.worker, action.group, action.slot, action.release)
+        process.log = self.context.log_path(action.slot)
+        self.registry.add(process)
+        if action.fork:
+            self.loaders.fork(process)
+        elif self.context.settings(action.group).kind == "command":
+            self.programs.start(process)
+        else:
+            self.loaders.execute(process)
+
+    def _observe(self, action: actions.Observe) -> None:
+        process = self.registry.workers.get(action.worker)
+        facts = procfs.read(process.pid) if process else None
+        if process is None or facts is None or facts.start != process.start:
+            return
+        observation = Observation(
+            time.monotonic(),
+            facts.state,
+            facts.cpu,
+            procfs.run_delay(process.pid) or 0.0,
+            bool(procfs.traced(process.pid)),
+        )
+        self.context.post(events.Observed(action.worker, observation))
+
+    def _condemn(self, action: actions.Condemn) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is not None:
+            self.balance.gone(process.group, process.slot)
+        self.context.post(events.Gathered(action.worker))
+
+    def _ask(self, action: actions.Ask) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is None:
+            return
+        settings = self.context.settings(process.group)
+        if settings.kind == "command":
+            self._signal(process, signal.Signals[f"SIG{settings.stop_signal.removeprefix('SIG')}"])
+        elif process.connection is not None and process.connection.is_open:
+            self.balance.gone(process.group, process.slot)
+            process.connection.send(Drain(last=self.context.is_last(process.worker)))
+        else:
+            self._signal(process, signal.SIGTERM)
+
+    def _terminate(self, action: actions.Terminate) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is None:
+            return
+        if self.context.settings(process.group).kind == "command":
+            for handle in self._members(process):
+                self._signal_handle(handle, signal.SIGTERM)
+                handle.close()
+        else:
+            self._signal(process, signal.SIGTERM)
+
+    def _signal(self, process: Process, number: int) -> None:
+        if process.handle is not None:
+            self._signal_handle(process.handle, number)
+
+    def _signal_handle(self, handle: Handle, number: int) -> None:
+        try:
+            handle.signal(number)
+        except PermissionError:
+            logger.error("pid {} may not be signalled: it runs as another user", handle.pid)
+
+    def _kill(self, action: actions.Kill) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is not None:
+            self._run(self._kill_tree(process))
+
+    async def _kill_tree(self, process: Process) -> None:
+        known = self.registry.pids(but=process.pid)
+        await kill_tree(
+            process.handle, self.context.keeper_pid, process.tree, known, deadline=time.monotonic() + KILL_LIMIT
+        )
+
+    def _give_up(self, action: actions.GiveUp) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is not None:
+            self.registry.forget(process)
+
+    def send_signal(self, worker: int, number: int) -> None:
+        """An operator's signal."""
+        process = self.registry.workers.get(worker)
+        if process is not None:
+            self._signal(process, number)
+
+    # -- leftovers
+
+    def _sweep(self, action: actions.Sweep) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is None or (process.handle is None and not process.pid):
+            self.context.post(events.Swept(action.worker))
+            return
+        self._run(self._swept(process, 0.0 if action.hasty else self.context.settings(process.group).term))
+
+    async def _swept(self, process: Process, term: float) -> None:
+        """SIGTERM to what the worker left behind, SIGKILL to what is still there after `term`."""
+        killed: list[int] = []
+        survivors: list[int] = []
+        try:
+            found = self._members(process)
+            if found:
+                killed = await self._ended_by_term(found, term)
+            if killed:
+                known, deadline = self.registry.pids(but=process.pid), time.monotonic() + KILL_LIMIT
+                survivors = await kill_tree(
+                    process.handle, self.context.keeper_pid, process.tree, known, deadline=deadline
+                )
+        finally:
+            self.registry.forget(process)
+            self.context.post(events.Swept(process.worker, tuple(killed), tuple(survivors)))
+
+    async def _ended_by_term(self, found: list[Handle], term: float) -> list[int]:
+        """Those that SIGTERM did not end in time."""
+        deadline = time.monotonic() + term
+        for handle in found:
+            self._signal_handle(handle, signal.SIGTERM)
+        while any(handle.alive() for handle in found) and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+        left = [handle.pid for handle in found if handle.alive()]
+        for handle in found:
+            handle.close()
+        return left
+
+    def _members(self, process: Process) -> list[Handle]:
+        return members(process.handle, self.context.keeper_pid, process.tree, self.registry.pids(but=process.pid))
+
+    # -- out of memory
+
+    def _count_oom_kills(self) -> int:
+        return (cgroup.oom_kills(self._cgroup) or 0) if self._cgroup else 0
+
+    def _new_oom_kill(self) -> bool:
+        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
+        return self._oom_kills > before

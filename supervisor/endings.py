@@ -1,0 +1,54 @@
+"""The ending of one worker, step by step: ask, SIGTERM, SIGKILL, give up. Every step has its deadline. Pure."""
+
+from collections.abc import Iterator
+
+from . import actions
+from .cluster import Cause, Cluster, Ending, Group, Phase, Step, Verdict, Worker
+from .watch import Watch
+
+GATHERING = 0.5
+PATIENCE = 5.0
+_NO_TERM = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})
+
+
+def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
+    """The next step for a worker that is to end, if it is due."""
+    end = worker.ending
+    assert end is not None
+    if worker.pid == 0:
+        yield from _unborn(worker, watch)
+    elif end.step == Step.KILLED:
+        if watch.due(end.step_at + PATIENCE):
+            yield actions.GiveUp(worker.id)
+    elif cluster.closing is not None and cluster.closing.hasty:
+        yield actions.Kill(worker.id)
+    elif end.cause in (Cause.HUNG, Cause.BOOT):
+        yield from _condemned(group, worker, end, watch)
+    else:
+        yield from _planned(group, worker, end, watch)
+
+
+def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
+    """Nobody knows its process yet: the order is answered in a moment, or never."""
+    if watch.due(worker.ordered + PATIENCE):
+        yield actions.GiveUp(worker.id)
+
+
+def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
+    if end.step == Step.WANTED:
+        if end.gathered or watch.due(end.since + GATHERING):
+            yield actions.Kill(worker.id) if end.verdict in _NO_TERM else actions.Terminate(worker.id)
+    elif watch.due(end.step_at + group.settings.term):
+        yield actions.Kill(worker.id)
+
+
+def _planned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
+    """A worker that is still starting has nothing to finish, but a foreign program knows only its stop signal."""
+    if end.step == Step.WANTED:
+        booting = worker.phase == Phase.STARTING and group.settings.kind != "command"
+        yield actions.Terminate(worker.id) if booting else actions.Ask(worker.id)
+    elif end.step == Step.ASKED:
+        if watch.due(end.step_at + group.settings.drain):
+            yield actions.Terminate(worker.id)
+    elif watch.due(end.step_at + group.settings.term):
+        yield actions.Kill(worker.id)

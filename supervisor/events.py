@@ -1,0 +1,169 @@
+"""What happened to the cluster: the closed set that `apply` understands. Facts, in the past tense."""
+
+import msgspec
+
+from .actions import Action
+from .cluster import Observation
+
+
+class Event(msgspec.Struct, frozen=True, tag=True):
+    """Base of all events."""
+
+
+class Taken(Event, frozen=True):
+    """The shell carries this action out; from now on it is not to be given again."""
+
+    action: Action
+
+
+class Spawned(Event, frozen=True):
+    """The worker's process exists."""
+
+    worker: int
+    pid: int
+    start: int
+
+
+class SpawnFailed(Event, frozen=True):
+    """The kernel or the zygote could not make the process. `chance` as in Exited."""
+
+    worker: int
+    reason: str
+    chance: float = 0.5
+
+
+class BecameReady(Event, frozen=True):
+    """The worker does its work from now on; `watched`: it sends heartbeats."""
+
+    worker: int
+    watched: bool = True
+
+
+class BootFailed(Event, frozen=True):
+    """The worker said why it cannot start; its exit follows."""
+
+    worker: int
+    reason: str
+
+
+class Pinged(Event, frozen=True):
+    """A heartbeat came, the fields as in `cluster.Pulse`."""
+
+    worker: int
+    lag: float | None = None
+    in_flight: int = 0
+    oldest: float = 0.0
+    rss: int = 0
+    cpu: float = 0.0
+
+
+class Observed(Event, frozen=True):
+    """What /proc says of a worker, asked for by `Observe`."""
+
+    worker: int
+    observation: Observation
+
+
+class Gathered(Event, frozen=True):
+    """The evidence about a condemned worker is there."""
+
+    worker: int
+
+
+class Signalled(Event, frozen=True):
+    """An operator sent a signal to this worker through the supervisor."""
+
+    worker: int
+    number: int
+
+
+class Exited(Event, frozen=True):
+    """The worker's process is gone. `code` is negative for a signal, None when unknown; `oom`: the kernel counted an
+    out-of-memory kill; `chance` in [0, 1) decides the jitter."""
+
+    worker: int
+    code: int | None
+    oom: bool = False
+    chance: float = 0.5
+
+
+class Swept(Event, frozen=True):
+    """Nothing of the ended worker's process tree is left but `survivors`; `killed` needed SIGKILL."""
+
+    worker: int
+    killed: tuple[int, ...] = ()
+    survivors: tuple[int, ...] = ()
+
+
+class LoaderSpawned(Event, frozen=True):
+    """The zygote's process exists and is importing."""
+
+    group: str
+    release: int
+    pid: int
+
+
+class LoaderReady(Event, frozen=True):
+    """The application is imported; `unsafe` says what forbids forking."""
+
+    group: str
+    release: int
+    seconds: float
+    unsafe: tuple[str, ...] = ()
+
+
+class LoaderFailed(Event, frozen=True):
+    """The application could not be imported, or the loader died on the way."""
+
+    group: str
+    release: int
+    reason: str
+    trace: str = ""
+    chance: float = 0.5
+
+
+class LoaderGone(Event, frozen=True):
+    """A zygote that was ready is gone."""
+
+    group: str
+    release: int
+    reason: str
+    chance: float = 0.5
+
+
+class Scaled(Event, frozen=True):
+    """The wanted count of a group was changed."""
+
+    group: str
+    count: int
+
+
+class Held(Event, frozen=True):
+    """A slot is taken out of supervision, or given back."""
+
+    slot: str
+    held: bool
+
+
+class Cleared(Event, frozen=True):
+    """Back-off, breaker and `failed` of a slot or a group are forgotten."""
+
+    name: str
+
+
+class StopAsked(Event, frozen=True):
+    """The whole cluster is to end; `hasty`: with SIGKILL at once; `code`: what the keeper is to exit with."""
+
+    why: str
+    hasty: bool = False
+    code: int = 0
+
+
+class Overslept(Event, frozen=True):
+    """The master itself was stopped or late by so many seconds: nobody is blamed for them."""
+
+    seconds: float
+
+
+class NewsTold(Event, frozen=True):
+    """The facts collected so far are in the journal."""

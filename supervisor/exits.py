@@ -1,0 +1,163 @@
+"""The end of a worker: its cause, what it is charged, when the slot may try again. Pure; the rules behind `apply`."""
+
+from msgspec.structs import replace
+
+from . import backoff, breaker, death, events
+from .cluster import Cause, Cluster, Exit, Group, Observation, Phase, Slot, Step, Sweeping, Trouble, Worker
+from .facts import CrashLoop, SlotDone, SlotFailed, WorkerExited
+from .rows import Place, find, told, with_group, without_worker
+
+OUTSIDE_FREE = 30
+OUTSIDE_WINDOW = 60.0
+CHARGED_WINDOW = 600.0
+UNPROVEN_BOOTS = 3
+
+
+def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
+    """The worker's process is gone: free its place, charge the slot, look for leftovers."""
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    worker = place.worker
+    cause = _final_cause(place, event)
+    end = _exit(worker, cause, event.code, now)
+    slot = replace(place.slot, last_exit=end, restarts=place.slot.restarts + (cause != Cause.PLANNED))
+    slot = _judged(place.group, slot, worker, end, event.chance)
+    fact = WorkerExited(
+        slot=worker.slot,
+        pid=worker.pid,
+        release=worker.release,
+        cause=str(cause),
+        code=event.code if event.code is not None and event.code >= 0 else None,
+        signal=-event.code if event.code is not None and event.code < 0 else None,
+        uptime=round(end.uptime, 3),
+        delay=round(max(0.0, slot.next_try - now), 3),
+        reason=worker.boot_error,
+    )
+    cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
+    return _settled(cluster, place, slot, cause, now)
+
+
+def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Cluster:
+    """The process could not even be made: charged like a failed boot."""
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    end = _exit(place.worker, Cause.BOOT, None, now)
+    slot = _judged(place.group, replace(place.slot, last_exit=end), place.worker, end, event.chance)
+    fact = WorkerExited(
+        slot=slot.name,
+        pid=0,
+        release=place.worker.release,
+        cause=str(Cause.BOOT),
+        code=None,
+        signal=None,
+        uptime=0.0,
+        delay=round(max(0.0, slot.next_try - now), 3),
+        reason=event.reason,
+    )
+    return _settled(told(cluster, fact), place, slot, Cause.BOOT, now)
+
+
+def charged(cluster: Cluster, place: Place, now: float) -> Cluster:
+    """A hang is charged when it is judged, not when its process ends: the replacement starts before that."""
+    slot = _charge(place.group, place.slot, place.worker, now, 0.5)
+    group = replace(place.group, breaker=breaker.with_death(place.group.breaker, slot.name, now))
+    return _named(with_group(cluster, replace(group, slots={**group.slots, slot.name: slot})), place.slot, slot)
+
+
+def loader_delay(failures: int, chance: float) -> float:
+    """Seconds until a release that could not be loaded is tried again: never quite at once."""
+    return 0.5 * backoff.delay(failures + 1, 1.0) + 0.5 * backoff.delay(failures + 1, chance)
+
+
+def forgiven(slot: Slot) -> Slot:
+    """The slot without its past."""
+    return replace(
+        slot, score=0.0, next_try=0.0, failed="", done=False, charged=(), outside=(), looping=False, boot_failures=0
+    )
+
+
+def seen(worker: Worker, observation: Observation) -> Worker:
+    """The first observation of a trouble stays, for the later ones to be compared with."""
+    trouble = worker.trouble
+    first = trouble.first if trouble else observation
+    reported = trouble.reported if trouble else False
+    return replace(worker, trouble=Trouble(first, observation, reported=reported))
+
+
+def _final_cause(place: Place, event: events.Exited) -> Cause:
+    cause = death.cause(place.worker, event.code, oom=event.oom)
+    leaves = place.group.settings.restart != "always" and event.code == 0
+    return Cause.FINISHED if leaves and cause in (Cause.CRASH, Cause.BOOT) else cause
+
+
+def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
+    killed = worker.ending is not None and worker.ending.step == Step.KILLED
+    since = worker.ready_at or worker.ordered
+    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed)
+
+
+def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) -> Slot:
+    """The slot after this end: done, failed, delayed, or free to go on at once."""
+    restart = group.settings.restart
+    if end.cause == Cause.FINISHED or (restart == "never" and end.cause != Cause.PLANNED and end.code == 0):
+        return replace(slot, done=True)
+    if end.code == death.EXIT_CONFIG and end.cause != Cause.PLANNED:
+        return replace(slot, failed="exit code 78: its configuration is wrong")
+    if end.cause == Cause.OUTSIDE:
+        slot = _from_outside(slot, end.at)
+        if len(slot.outside) > OUTSIDE_FREE:
+            slot = _charge(group, slot, worker, end.at, chance)
+    elif end.cause in death.CHARGED and worker.ending is None:
+        slot = _charge(group, slot, worker, end.at, chance)
+    if restart == "never" and end.cause != Cause.PLANNED:
+        return replace(slot, failed=f'{end.cause}, and restart = "never"')
+    return slot
+
+
+def _from_outside(slot: Slot, now: float) -> Slot:
+    recent = tuple(at for at in slot.outside if now - at < OUTSIDE_WINDOW)
+    return replace(slot, outside=(*recent, now))
+
+
+def _charge(group: Group, slot: Slot, worker: Worker, now: float, chance: float) -> Slot:
+    """One more charged death. The first after a healthy life costs no delay."""
+    before = backoff.decayed(slot.score, slot.scored_at, now)
+    healthy = worker.phase != Phase.STARTING and now - worker.ready_at >= group.settings.min_ready
+    score = before + 1.0
+    delay = 0.0 if healthy and before < 0.5 else backoff.delay(score, chance)
+    deaths = (*(at for at in slot.charged if now - at < CHARGED_WINDOW), now)
+    limit = group.settings.max_restarts
+    failed = f"{len(deaths)} deaths in 10 minutes (max_restarts = {limit})" if limit and len(deaths) >= limit else ""
+    return replace(
+        slot,
+        score=score,
+        scored_at=now,
+        next_try=now + delay,
+        charged=deaths,
+        failed=failed or slot.failed,
+        looping=score >= backoff.LOOPING or (slot.looping and before >= backoff.CALM),
+        boot_failures=slot.boot_failures + 1 if worker.phase == Phase.STARTING else 0,
+    )
+
+
+def _settled(cluster: Cluster, place: Place, slot: Slot, cause: Cause, now: float) -> Cluster:
+    """Put the slot back without the worker, feed the breaker, and name what has changed for the worse."""
+    group = place.group
+    if slot.charged != place.slot.charged:
+        group = replace(group, breaker=breaker.with_death(group.breaker, slot.name, now))
+        cluster = with_group(cluster, group)
+    cluster = without_worker(cluster, Place(group, place.slot, place.worker), slot)
+    if slot.done and not place.slot.done:
+        cluster = told(cluster, SlotDone(slot=slot.name))
+    return _named(cluster, place.slot, slot)
+
+
+def _named(cluster: Cluster, before: Slot, after: Slot) -> Cluster:
+    if after.failed and not before.failed:
+        cluster = told(cluster, SlotFailed(slot=after.name, why=after.failed))
+    if after.looping and not before.looping:
+        seconds = round(after.scored_at - after.charged[0], 1)
+        cluster = told(cluster, CrashLoop(slot=after.name, deaths=len(after.charged), seconds=seconds))
+    return cluster

@@ -1,0 +1,394 @@
+"""Everything that can happen to a cluster, as a closed set of types. Facts are in the past tense.
+
+A fact is written to the journal as one line of JSON (see `journal`, which adds the time) and told to people as one line
+of text, `describe`: its `line` says what it means. Times are in seconds; `slot` is a name such as `web.2`.
+"""
+
+import signal
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from msgspec.structs import asdict
+
+from .logfiles import clean
+
+Level = Literal["info", "warning", "error"]
+
+_LEVELS: dict[str, Level] = {"planned": "info", "finished": "info", "killed from outside": "warning"}
+_ENDINGS = {
+    "planned": "ended as planned",
+    "crash": "crashed",
+    "boot failure": "failed to start",
+    "hung": "ended after a hang",
+    "out of memory": "ran out of memory",
+}
+_SPANS = frozenset(("seconds", "age", "delay"))
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+class Fact(msgspec.Struct, frozen=True, tag_field="fact", tag=_kebab):
+    """Base of all facts: `line` is what is said of one, with its fields filled in."""
+
+    line: ClassVar[str] = ""
+    severity: ClassVar[Level] = "info"
+
+    def describe(self) -> str:
+        """One line for people, safe for a terminal."""
+        return clean(self._text())
+
+    def level(self) -> Level:
+        """How much it should alarm whoever reads it."""
+        return self.severity
+
+    def about(self, name: str) -> bool:
+        """Whether it concerns the slot or the group of that name, or one of the group's slots."""
+        concerned = getattr(self, "slot", "") or getattr(self, "group", "") or getattr(self, "name", "")
+        return bool(concerned == name or concerned.startswith(f"{name}."))
+
+    def _text(self) -> str:
+        said = asdict(self)
+        said |= {name: span(said[name]) for name in _SPANS & said.keys()}
+        return self.line.format_map(said)
+
+
+class Group(Fact, frozen=True):
+    """Base of what happens to a group."""
+
+    group: str
+
+
+class Release(Group, frozen=True):
+    """Base of what happens to a release of a group."""
+
+    release: int
+
+
+class Slot(Fact, frozen=True):
+    """Base of what happens in a slot."""
+
+    slot: str
+
+
+class Process(Slot, frozen=True):
+    """Base of what happens to a slot's process."""
+
+    pid: int
+
+
+class Intrusion(Fact, frozen=True):
+    """Base of what a peer should not have tried, `count` times since this was said last."""
+
+    severity = "warning"
+    uid: int
+    pid: int
+    why: str
+    count: int = 1
+
+
+class ClusterStarted(Fact, frozen=True):
+    """The first master of a cluster begins. `config`: the file it was read from, if any."""
+
+    line = "{app} started"
+    app: str
+    config: str = ""
+
+
+class ClusterStopping(Fact, frozen=True):
+    line = "stopping: {why}"
+    why: str
+
+
+class ClusterStopped(Fact, frozen=True):
+    """The last process is gone; `code` is the exit code of `bkd start`."""
+
+    line = "stopped with exit code {code}"
+    code: int
+
+    def level(self) -> Level:
+        return "error" if self.code else "info"
+
+
+class StopAsked(Fact, frozen=True):
+    line = "stop asked for: {why}"
+    why: str
+
+
+class MasterStarted(Fact, frozen=True):
+    """A master took over; the first one has epoch 1."""
+
+    epoch: int
+    pid: int
+    adopted: int = 0
+
+    def _text(self) -> str:
+        return f"master {self.epoch} (pid {self.pid}) took over" + (f" {self.adopted} workers" if self.adopted else "")
+
+
+class KeeperLost(Fact, frozen=True):
+    line = "the keeper (pid {pid}) is gone, so everything is drained; start the cluster again"
+    severity = "error"
+    pid: int
+
+
+class Overslept(Fact, frozen=True):
+    line = "the master stood still for {seconds} (host suspended, or the master stopped); nobody was judged for it"
+    severity = "warning"
+    seconds: float
+
+
+class ReleaseLoading(Release, frozen=True):
+    line = "{group}: loading release {release}"
+
+
+class ReleaseLoaded(Release, frozen=True):
+    line = "{group}: release {release} loaded in {seconds}"
+    seconds: float
+
+
+class ReleaseFailed(Release, frozen=True):
+    line = "{group}: release {release} failed to load: {reason}"
+    severity = "error"
+    reason: str
+    trace: str = ""
+
+
+class ReleaseDropped(Release, frozen=True):
+    line = "{group}: the loader of release {release} is gone: {why}"
+    why: str
+
+
+class PreloadOff(Group, frozen=True):
+    line = "{group}: preload is off, workers import the application themselves: {why}"
+    severity = "warning"
+    why: str
+
+
+class RollStarted(Group, frozen=True):
+    line = "{group}: rolling from release {old} to {new}"
+    old: int
+    new: int
+
+
+class RollMoved(Release, frozen=True):
+    line = "{group}: release {release} {phase}, {done} of {count} slots are new"
+    phase: str
+    done: int
+    count: int
+
+
+class RollDone(Release, frozen=True):
+    line = "{group}: release {release} is in place after {seconds}"
+    seconds: float
+
+
+class RollAborted(Release, frozen=True):
+    line = "{group}: release {release} given up: {why}"
+    severity = "error"
+    why: str
+
+
+class WorkerStarted(Process, frozen=True):
+    line = "{slot} started (pid {pid}, release {release})"
+    release: int
+
+
+class WorkerReady(Process, frozen=True):
+    """The worker does its work, `seconds` after it was ordered."""
+
+    line = "{slot} ready after {seconds} (pid {pid})"
+    seconds: float
+    release: int = 0
+
+
+class WorkerLate(Process, frozen=True):
+    """Silent or without progress for longer than `ping.interval`."""
+
+    line = "{slot} is {verdict}: no progress for {age} (pid {pid})"
+    severity = "warning"
+    verdict: str
+    age: float
+
+
+class WorkerHung(Process, frozen=True):
+    line = "{slot} hung ({verdict}): no progress for {age} (pid {pid}); it is replaced, see `bkd why {slot}`"
+    severity = "error"
+    verdict: str
+    age: float
+
+
+class WorkerRetired(Process, frozen=True):
+    """The worker is to end in peace."""
+
+    line = "{slot} is being drained: {why} (pid {pid})"
+    why: str
+
+
+class WorkerKilled(Process, frozen=True):
+    line = "{slot} did not end in time and got SIGKILL: {why} (pid {pid})"
+    severity = "warning"
+    why: str
+
+
+class WorkerExited(Process, frozen=True):
+    """The worker's process is gone. `cause`: planned, finished, boot failure, crash, hung, out of memory, killed from
+    outside; `delay`: seconds until the slot's next try, None if there is none."""
+
+    release: int
+    cause: str
+    code: int | None
+    signal: int | None
+    uptime: float
+    delay: float | None = None
+    reason: str = ""
+
+    def level(self) -> Level:
+        return _LEVELS.get(self.cause, "error")
+
+    def _text(self) -> str:
+        how = signal_name(self.signal) if self.signal else f"exit code {self.code}" if self.code is not None else ""
+        reason = f": {self.reason}" if self.reason else ""
+        end = _ENDINGS.get(self.cause, self.cause)
+        return f"{self.slot} {end}{how and f' ({how})'} after {span(self.uptime)}{reason}{self._next()}"
+
+    def _next(self) -> str:
+        if self.delay is None or self.cause in ("planned", "finished", "hung"):
+            return ""
+        return f"; next try in {span(self.delay)}" if self.delay else "; started again at once"
+
+
+class EvidenceTaken(Process, frozen=True):
+    line = "{slot}: evidence of pid {pid} taken, see `bkd why {slot}`"
+    path: str = ""
+
+
+class Survivor(Process, frozen=True):
+    line = "pid {pid} of {slot} survived SIGKILL"
+    severity = "error"
+
+
+class Backoff(Slot, frozen=True):
+    line = "{slot} waits {delay} before it is tried again ({deaths} deaths)"
+    severity = "warning"
+    delay: float
+    deaths: int
+
+
+class CrashLoop(Slot, frozen=True):
+    line = "{slot} is in a crash loop: {deaths} deaths in {seconds}"
+    severity = "error"
+    deaths: int
+    seconds: float
+
+
+class BreakerOpened(Group, frozen=True):
+    line = "{group}: breaker open, one slot is tried at a time: {why}"
+    severity = "error"
+    why: str
+
+
+class BreakerClosed(Group, frozen=True):
+    line = "{group}: breaker closed: {why}"
+    why: str
+
+
+class SlotFailed(Slot, frozen=True):
+    line = "{slot} failed and stays down: {why}; `bkd reset {slot}` tries it again"
+    severity = "error"
+    why: str
+
+
+class SlotDone(Slot, frozen=True):
+    line = "{slot} is done"
+
+
+class SlotHeld(Slot, frozen=True):
+    line = "{slot} is held: not watched, not replaced, until `bkd unhold {slot}`"
+    severity = "warning"
+
+
+class SlotUnheld(Slot, frozen=True):
+    line = "{slot} is no longer held"
+
+
+class SlotReset(Fact, frozen=True):
+    line = "{name} was reset"
+    name: str
+
+
+class Scaled(Group, frozen=True):
+    line = "{group} scaled from {old} to {new}"
+    old: int
+    new: int
+
+
+class ConfigReloaded(Fact, frozen=True):
+    changes: list[str]
+
+    def _text(self) -> str:
+        return f"configuration read again: {', '.join(self.changes) or 'nothing changed'}"
+
+
+class CommandGiven(Fact, frozen=True, tag="command"):
+    verb: str
+    arguments: dict[str, Any]
+    uid: int
+    pid: int
+    user: str
+    outcome: str
+
+    def _text(self) -> str:
+        given = " ".join(f"{name}={value}" for name, value in self.arguments.items())
+        who = f"{self.user or self.uid} (pid {self.pid})"
+        return f"{who}: {' '.join(filter(None, [self.verb, given]))}: {self.outcome}"
+
+
+class PeerRefused(Intrusion, frozen=True):
+    """Somebody connected who may not; `count` of them since the last such fact."""
+
+    line = "connection of uid {uid} (pid {pid}) refused: {why} ({count} times)"
+
+
+class FrameRejected(Intrusion, frozen=True):
+    """A peer sent what is no message and lost its connection."""
+
+    line = "connection of uid {uid} (pid {pid}) closed: {why} ({count} times)"
+
+
+class Dropped(Fact, frozen=True):
+    line = "{count} events are missing here: they could not be written"
+    severity = "warning"
+    count: int
+
+
+def _leaves(base: type[Fact]) -> list[type[Fact]]:
+    below = [leaf for kind in base.__subclasses__() for leaf in _leaves(kind)]
+    return below or [base]
+
+
+FACTS: tuple[type[Fact], ...] = tuple(_leaves(Fact))
+_decoder: msgspec.json.Decoder[Fact] = msgspec.json.Decoder(reduce(or_, FACTS))
+
+
+def decode(line: bytes) -> Fact:
+    """The fact of a line of the journal; raises msgspec.MsgspecError if it is none that this bkd knows."""
+    return _decoder.decode(line)
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9; real-time signals have no names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def span(seconds: float) -> str:
+    """How long: `3.2 s`, `45 s`, `12 min`, `5.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

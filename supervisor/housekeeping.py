@@ -1,0 +1,93 @@
+"""What the master does beside deciding: rotating logs, showing them, looking for the dead when nobody reaps them."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from . import rotation
+from ..ipc.message import Reopen
+from .keeperlink import KeeperError
+
+if TYPE_CHECKING:
+    from .master import Master
+
+ROTATION_PERIOD = 15.0
+ORPHAN_PERIOD = 0.1
+VIEWER = "from bkd.supervisor.viewer import main; main()"
+
+
+class Housekeeping:
+    """Tasks that go on for as long as the master lives."""
+
+    def __init__(self, master: "Master") -> None:
+        self.master = master
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Start what the configuration asks for."""
+        if self.master.files:
+            self._run(self._rotate_for_ever())
+            if not self.master.options.daemon:
+                self._run(self._show())
+
+    def look_for_the_dead(self) -> None:
+        """The keeper is gone and reaps nobody: look at the pids instead."""
+        self._run(self._look())
+
+    def _run(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _show(self) -> None:
+        """The viewer is a process of its own, so that a flood of output cannot delay a decision."""
+        folder = str(Path(self.master.run_dir, "log"))
+        argv = [sys.executable, "-P", "-c", VIEWER, folder]
+        try:
+            await self.master.keeper.order("spawn", argv=argv, birth="")
+        except KeeperError as error:
+            logger.warning("the workers' output cannot be shown here: {}; see {}", error, folder)
+
+    async def _rotate_for_ever(self) -> None:
+        log = self.master.config.log
+        while True:
+            await asyncio.sleep(ROTATION_PERIOD)
+            if not log.rotate:
+                continue
+            for path in sorted(Path(self.master.run_dir, "log").glob("*.log")):
+                await self._rotate(path, log.rotate, log.keep)
+
+    async def _rotate(self, path: Path, limit: int, keep: int) -> None:
+        """In a thread: a disk may make it wait, and the master must not."""
+        try:
+            if path.stat().st_size < limit:
+                return
+            reopen = self._reopen(path)
+            while await asyncio.to_thread(rotation.rotate, path, limit=limit, keep=keep, reopen=reopen):
+                await asyncio.sleep(0)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            logger.warning("{} cannot be rotated: {}", path, error.strerror)
+
+    def _reopen(self, path: Path) -> "rotation.Reopen | None":
+        """How its writer is told to open the file anew; None for foreign programs."""
+        loop = asyncio.get_running_loop()
+        connections = [
+            process.connection
+            for process in self.master.registry.workers.values()
+            if process.log == str(path) and process.connection is not None
+        ]
+        if not connections:
+            return None
+        return lambda: [loop.call_soon_threadsafe(connection.send, Reopen()) for connection in connections]
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(ORPHAN_PERIOD)
+            for process in [*self.master.registry.workers.values()]:
+                if process.handle is not None and not process.handle.alive() and process.pid:
+                    self.master.effects.ended(process.pid, None)

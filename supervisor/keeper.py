@@ -1,0 +1,290 @@
+"""The keeper: parent of every process of a cluster, and the pid that systemd and the shell know.
+
+Runs in the process that `bkd start` was. Standard library only, one thread, no policy, no application code: it binds
+listeners and spawns processes when the master orders it, reaps whatever ends below it (it is a child subreaper, and
+correct as PID 1), forwards signals, and starts the master again when that dies.
+
+Keeper and master talk JSON over a SEQPACKET socketpair: one message a packet, listeners travel along as descriptors.
+Orders carry an `id` and are answered with `re`; events (`born`, `exit`, `signal`) are told as they happen and kept
+while no master is there to hear them.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from ..ipc.processes import start_time
+from . import spawning
+
+PACKET = 1 << 18
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+EVENTS_KEPT = 10_000
+MASTER = "from bkd.supervisor.master import main; main()"
+BLANK = "from bkd.workers.zygote import main; main()"
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME = 15
+
+
+class Keeper:
+    """All that survives the death of a master: children, listeners, the lock, and what could not yet be told."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.listeners: dict[str, socket.socket] = {}
+        self.births: dict[int, int] = {}
+        self.untold: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        self.locks: list[int] = []
+        self.master = 0
+        self.link: socket.socket | None = None
+        self.blank = 0
+        self.up = False
+        self.starts = 0
+        self.born_at = 0.0
+        self.restart_at: float | None = None
+        self.code: int | None = None
+        self.wake_in, self.wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def run(self) -> int:
+        """Run until the cluster is over; returns the exit code of `bkd start`."""
+        self._become_keeper()
+        self._start_master()
+        if self.options.get("warm"):
+            self.blank = self._spawn_blank()
+        while self.code is None:
+            self._wait()
+            self._hear_signals()
+            self._reap()
+            if self.restart_at is not None and time.monotonic() >= self.restart_at:
+                self._start_master()
+        return self.code
+
+    def _become_keeper(self) -> None:
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        libc.prctl(_PR_SET_NAME, b"bkd-keeper", 0, 0, 0)
+        signal.set_wakeup_fd(self.wake_out, warn_on_full_buffer=False)
+        for number in (*FORWARDED, signal.SIGCHLD):
+            signal.signal(number, lambda _number, _frame: None)
+
+    # -- the master
+
+    def _start_master(self) -> None:
+        """Also the path after a crash: the new master gets the listeners and the list of living children."""
+        self.restart_at = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
+        options = json.dumps({**self.options, "fd": theirs.fileno()})
+        argv = [sys.executable, "-P", "-c", MASTER, options]
+        self.master = spawning.spawn({"argv": argv, "inherit": [theirs.fileno()]})
+        theirs.close()
+        ours.setblocking(False)
+        self.link, self.starts, self.born_at = ours, self.starts + 1, time.monotonic()
+        names = list(self.listeners)
+        born = {
+            "event": "born",
+            "keeper": os.getpid(),
+            "starts": self.starts,
+            "blank": self.blank,
+            "children": [[pid, start_time(pid)] for pid in spawning.children() if pid != self.master],
+            "listeners": names,
+        }
+        self.untold.appendleft({**born, "descriptors": [self.listeners[name].fileno() for name in names]})
+
+    def _master_ended(self, status: int) -> None:
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+        self.master = 0
+        if not self.up:
+            self._leave(os.waitstatus_to_exitcode(status))
+            return
+        self.untold = deque((e for e in self.untold if e["event"] != "born" and "re" not in e), EVENTS_KEPT)
+        lived = time.monotonic() - self.born_at
+        self.starts = 1 if lived > 10.0 else self.starts
+        delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
+        self.restart_at = time.monotonic() + delay
+        print(f"bkd: the master ended ({_ending(status)}); starting it again", file=sys.stderr, flush=True)
+
+    def _leave(self, code: int) -> None:
+        """The master never came up, or it died while leaving: nothing of the cluster stays behind."""
+        for pid in spawning.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.code = code if 0 <= code < 126 else 1
+
+    # -- waiting and telling
+
+    def _wait(self) -> None:
+        self._tell()
+        poll = select.poll()
+        poll.register(self.wake_in, select.POLLIN)
+        if self.link is not None:
+            poll.register(self.link, select.POLLIN | (select.POLLOUT if self.untold else 0))
+        timeout = None if self.restart_at is None else max(0.0, self.restart_at - time.monotonic()) * 1000
+        for fd, happened in poll.poll(timeout):
+            if self.link is not None and fd == self.link.fileno() and happened & (select.POLLIN | select.POLLHUP):
+                self._hear_master()
+
+    def _tell(self) -> None:
+        while self.untold and self.link is not None:
+            event = dict(self.untold[0])
+            descriptors = event.pop("descriptors", [])
+            try:
+                socket.send_fds(self.link, [json.dumps(event).encode()], descriptors)
+            except BlockingIOError:
+                return
+            except OSError:
+                return  # the master is gone: its death is reaped in a moment, and the event stays untold
+            self.untold.popleft()
+
+    def _hear_master(self) -> None:
+        for _ in range(256):
+            if self.link is None:
+                return
+            try:
+                packet = self.link.recv(PACKET)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self.link.close()
+                self.link = None
+                return
+            self._obey(json.loads(packet))
+
+    def _hear_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self.wake_in, 4096):
+                if number in FORWARDED:
+                    self.untold.append({"event": "signal", "number": number})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.master:
+                self._master_ended(status)
+            else:
+                self._forget_birth(pid)
+                self.untold.append({"event": "exit", "pid": pid, "status": status})
+
+    def _forget_birth(self, pid: int) -> None:
+        if pid in self.births:
+            os.close(self.births.pop(pid))
+
+    # -- orders
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        try:
+            answer = ORDERS[order["do"]](self, order)
+        except OSError as error:
+            answer = {"error": error.strerror or str(error), "errno": error.errno}
+        if "id" in order:
+            self.untold.append({"event": "answer", "re": order["id"], **answer})
+
+    def _bind(self, order: dict[str, Any]) -> dict[str, Any]:
+        listener = spawning.listen(order)
+        self.listeners[order["name"]] = listener
+        return {"name": order["name"], "descriptors": [listener.fileno()]}
+
+    def _close(self, order: dict[str, Any]) -> dict[str, Any]:
+        listener = self.listeners.pop(order["name"], None)
+        if listener is not None:
+            spawning.close_listener(listener)
+        return {}
+
+    def _lock(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Hold a lock file for as long as the keeper lives; the answer names the holder when somebody else does."""
+        fd = os.open(order["path"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 64).decode(errors="replace").strip()
+            os.close(fd)
+            return {"error": "locked", "holder": holder}
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        self.locks.append(fd)
+        return {}
+
+    def _spawn(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Spawn a program; `birth` is a line it finds on its standard input."""
+        birth = order.get("birth")
+        if birth is None:
+            pid = spawning.spawn(order)
+        else:
+            pid = self._spawn_with_pipe(order)
+            if birth:
+                self._give_birth({"pid": pid, "birth": birth})
+        return {"pid": pid, "start": start_time(pid)}
+
+    def _spawn_with_pipe(self, order: dict[str, Any]) -> int:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = spawning.spawn({**order, "stdin": read_end})
+        except OSError:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+        self.births[pid] = write_end
+        return pid
+
+    def _spawn_blank(self) -> int:
+        return self._spawn_with_pipe({"argv": [sys.executable, "-P", "-c", BLANK, "warm"]})
+
+    def _give_birth(self, order: dict[str, Any]) -> dict[str, Any]:
+        """A line of at most PIPE_BUF bytes: the write cannot block."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.births[order["pid"]], order["birth"].encode())
+        self._forget_birth(order["pid"])
+        if order["pid"] == self.blank:
+            self.blank = 0
+        return {}
+
+    def _redirect(self, order: dict[str, Any]) -> dict[str, Any]:
+        """In the background: say what there is to say into a file from now on."""
+        spawning.redirect(order["path"])
+        return {}
+
+    def _mark_up(self, order: dict[str, Any]) -> dict[str, Any]:
+        self.up = True
+        return {}
+
+    def _exit(self, order: dict[str, Any]) -> dict[str, Any]:
+        self.code = int(order["code"])
+        for listener in self.listeners.values():
+            spawning.close_listener(listener)
+        return {}
+
+
+ORDERS = {
+    "bind": Keeper._bind,
+    "close": Keeper._close,
+    "lock": Keeper._lock,
+    "spawn": Keeper._spawn,
+    "birth": Keeper._give_birth,
+    "up": Keeper._mark_up,
+    "redirect": Keeper._redirect,
+    "exit": Keeper._exit,
+}
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,59 @@
+"""From the command line to the keeper: standard library only, since this is the start-up path of every cluster."""
+
+import os
+import sys
+from typing import Any
+
+from ..ipc.errors import BkdError
+from . import places
+from .keeper import Keeper
+
+REPORT_END = b"\0"
+
+
+def start_from_file(options: dict[str, Any]) -> int:
+    """`bkd start`: find the configuration, then become the keeper."""
+    try:
+        path = places.find_config(options.get("config"), os.environ)
+    except BkdError as error:
+        sys.stderr.write(f"bkd: {error}\n")
+        return 2
+    return start({**options, "config": path})
+
+
+def start(options: dict[str, Any]) -> int:
+    """Become the keeper of a cluster; with `daemon` in the background, returning when it is ready or has failed."""
+    options = {**options, "warm": True, "tty": sys.stdout.isatty()}
+    return _in_background(options) if options.get("daemon") else Keeper(options).run()
+
+
+def _in_background(options: dict[str, Any]) -> int:
+    """The cluster's standard error is a pipe to this terminal until the master has said how the start ended."""
+    report_in, report_out = os.pipe()
+    if os.fork():
+        os.close(report_out)
+        return _relay(report_in)
+    os.close(report_in)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    for fd in (1, 2):
+        os.dup2(report_out, fd)
+    os.close(report_out)
+    os._exit(Keeper(options).run())
+
+
+def _relay(report: int) -> int:
+    """Runs in the terminal's process: show what the starting cluster says; the line after a zero byte is the exit code."""
+    text = b""
+    while not (REPORT_END in text and text.endswith(b"\n")):
+        chunk = os.read(report, 65536)
+        if not chunk:
+            break
+        text += chunk
+        if REPORT_END not in text:
+            os.write(2, text)
+            text = b""
+    rest, _end, code = text.partition(REPORT_END)
+    os.write(2, rest)
+    return int(code) if code.strip() else 1

@@ -1,0 +1,245 @@
+"""The shell's part about zygotes: spawning them, giving them a release, ordering forks, exec'ing workers."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from ..ipc.errors import FrameError
+from ..ipc.message import (
+    Become,
+    Envelope,
+    Fork,
+    Forked,
+    ForkFailed,
+    FunctionWork,
+    Load,
+    Loaded,
+    LoadFailed,
+    WebWork,
+    Work,
+    body,
+)
+from ..ipc.processes import start_time
+from . import actions, events
+from .balance import Balance
+from .connection import Connection
+from .context import Context
+from .keeper import BLANK
+from .keeperlink import KeeperError
+from .registry import LoaderProcess, Process, Registry
+
+HELLO_LIMIT = 15.0
+
+
+class Loaders:
+    """Every process that is or was blank: zygotes, and workers that are exec'd because a fork would break them."""
+
+    def __init__(
+        self,
+        context: Context,
+        registry: Registry,
+        balance: Balance,
+        run: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.context, self.registry, self.balance, self._run = context, registry, balance, run
+
+    # -- orders
+
+    def load(self, action: actions.LoadRelease) -> None:
+        """Start a zygote for this release; `LoaderReady` or `LoaderFailed` will follow."""
+        loader = LoaderProcess(action.group, action.release)
+        self.registry.add(loader)
+        self._run(self._start(loader))
+
+    def drop(self, action: actions.DropLoader) -> None:
+        """End a zygote; what was ordered from it and is not there will not come."""
+        loader = self.registry.loaders.get((action.group, action.release))
+        if loader is not None:
+            self._forks_failed(loader, action.why)
+            self._end(loader)
+
+    def fork(self, process: Process) -> None:
+        """Order a fork; `Spawned` or `SpawnFailed` will follow."""
+        loader = self.registry.loaders.get((process.group, process.release))
+        if loader is None or loader.connection is None or not loader.loaded:
+            self._spawn_failed(process, "the zygote is gone")
+            return
+        loader.forks.add(process.worker)
+        loader.connection.send(Fork(process.worker, process.slot, process.token, process.tree, process.log))
+
+    def execute(self, process: Process) -> None:
+        """Start a fresh interpreter that imports the application and becomes the worker."""
+        self._run(self._execute(process))
+
+    # -- what comes back
+
+    def admit(self, loader: LoaderProcess, connection: Connection) -> None:
+        """A zygote has connected: give it its release."""
+        loader.connection = connection
+        connection.loader = loader.key
+        self._send_load(connection, loader.group, loader.release, f"{loader.group}.zygote", solo=False)
+
+    def admit_solo(self, process: Process, connection: Connection) -> None:
+        """A process that is to become one worker has connected."""
+        self._send_load(connection, process.group, process.release, process.slot, solo=True)
+
+    def heard(self, loader: LoaderProcess, envelope: Envelope) -> None:
+        """A message of a zygote."""
+        match envelope.op:
+            case Forked.op:
+                forked = body(envelope, Forked)
+                self.spawned(forked.worker, forked.pid, forked.start)
+            case ForkFailed.op:
+                failed = body(envelope, ForkFailed)
+                process = self.registry.workers.get(failed.worker)
+                if process is not None:
+                    self._spawn_failed(process, f"fork: {failed.reason}")
+            case Loaded.op:
+                self._loaded(loader, body(envelope, Loaded))
+            case LoadFailed.op:
+                self._load_failed(loader, body(envelope, LoadFailed))
+            case _:
+                raise FrameError(f"a zygote may not say {envelope.op[:80]}")
+
+    def heard_solo(self, process: Process, connection: Connection, envelope: Envelope) -> None:
+        """A message of a process that is to become a worker; it ends by itself when the import fails."""
+        if envelope.op == Loaded.op:
+            connection.send(Become(process.worker, process.slot, process.token, process.tree, process.log))
+        elif envelope.op == LoadFailed.op:
+            self.context.post(events.BootFailed(process.worker, body(envelope, LoadFailed).reason))
+        else:
+            raise FrameError(f"a loading worker may not say {envelope.op[:80]}")
+
+    def spawned(self, worker: int, pid: int, start: int) -> None:
+        """The worker's process is known, from the zygote or from the worker itself, whoever was first."""
+        process = self.registry.workers.get(worker)
+        if process is None or process.pid:
+            return
+        loader = self.registry.loaders.get((process.group, process.release))
+        if loader is not None:
+            loader.forks.discard(worker)
+        early = self.registry.born(process, pid, start)
+        self.context.post(events.Spawned(worker, pid, start))
+        if early is not None:
+            self.context.post(events.Exited(worker, os.waitstatus_to_exitcode(early), False, random.random()))
+
+    def ended(self, loader: LoaderProcess, status: int | None) -> None:
+        """The keeper reaped this zygote."""
+        self.registry.forget(loader)
+        how = "unknown status" if status is None else _how(os.waitstatus_to_exitcode(status))
+        self._forks_failed(loader, f"the zygote ended ({how})")
+        event = events.LoaderGone if loader.loaded else events.LoaderFailed
+        self.context.post(event(loader.group, loader.release, f"the zygote ended: {how}", chance=random.random()))
+
+    # -- inside
+
+    async def _start(self, loader: LoaderProcess) -> None:
+        try:
+            pid, start = await self._blank(loader)
+        except KeeperError as error:
+            self.registry.forget(loader)
+            reason = f"{self._python()}: {error}"
+            self.context.post(events.LoaderFailed(loader.group, loader.release, reason, chance=random.random()))
+            return
+        self.registry.born(loader, pid, start)
+        self.context.post(events.LoaderSpawned(loader.group, loader.release, pid))
+        await asyncio.sleep(HELLO_LIMIT)
+        if loader.connection is None and self.registry.loaders.get(loader.key) is loader:
+            self._fail(loader, f"{self._python()} did not connect within {HELLO_LIMIT:g} s: is bkd installed there?")
+
+    async def _blank(self, loader: LoaderProcess) -> tuple[int, int]:
+        """The one that was started before the configuration was known, else a new one."""
+        blank, self.context.blank = self.context.blank, 0
+        birth = self._birth(loader.token)
+        if blank and not self.context.config.app.python:
+            self.context.keeper.tell("birth", pid=blank, birth=birth)
+            return blank, start_time(blank)
+        return await self._spawn(birth, self.context.log_path(f"{loader.group}.zygote"), {})
+
+    async def _spawn(self, birth: str, log: str, env: dict[str, str]) -> tuple[int, int]:
+        argv = [self._python(), "-P", "-c", BLANK]
+        answer, _ = await self.context.keeper.order("spawn", argv=argv, birth=birth, out=log or None, env=env)
+        return answer["pid"], answer["start"]
+
+    async def _execute(self, process: Process) -> None:
+        try:
+            env = {"BKD_TREE": process.tree}
+            pid, start = await self._spawn(self._birth(process.token), process.log, env)
+        except KeeperError as error:
+            self._spawn_failed(process, f"{self._python()}: {error}")
+            return
+        self.spawned(process.worker, pid, start)
+
+    def _birth(self, token: str) -> str:
+        return msgspec.json.encode({"socket": self.context.socket, "token": token}).decode() + "\n"
+
+    def _python(self) -> str:
+        return self.context.config.app.python or sys.executable
+
+    def _send_load(self, connection: Connection, group: str, release: int, log: str, *, solo: bool) -> None:
+        settings = self.context.settings(group)
+        work, descriptors = self._work(group)
+        load = Load(
+            app=self.context.config.app.name,
+            group=group,
+            release=release,
+            work=work,
+            cwd=settings.cwd,
+            env=settings.env,
+            log=self.context.log_path(log),
+            ping=self.context.ping_period,
+            orphan_timeout=self.context.config.app.orphan_timeout,
+            keeper=self.context.keeper_pid,
+            solo=solo,
+        )
+        connection.send(load, descriptors=tuple(descriptors))
+
+    def _work(self, group: str) -> tuple[Work, list[int]]:
+        settings = self.context.settings(group)
+        if settings.kind == "python":
+            return FunctionWork(settings.target, settings.ready == "notify"), []
+        names = list(settings.bind)
+        slots = self.balance.page(group)
+        return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]
+
+    def _loaded(self, loader: LoaderProcess, loaded: Loaded) -> None:
+        loader.loaded = True
+        self.context.post(
+            events.LoaderReady(loader.group, loader.release, loaded.seconds, tuple(sorted(set(loaded.unsafe))))
+        )
+
+    def _load_failed(self, loader: LoaderProcess, failed: LoadFailed) -> None:
+        self._fail(loader, failed.reason, failed.trace)
+
+    def _fail(self, loader: LoaderProcess, reason: str, trace: str = "") -> None:
+        self._end(loader)
+        self.context.post(events.LoaderFailed(loader.group, loader.release, reason, trace, random.random()))
+
+    def _end(self, loader: LoaderProcess) -> None:
+        """From now on its end is nobody's news."""
+        if loader.handle is not None:
+            loader.handle.signal(signal.SIGKILL)
+        if loader.connection is not None:
+            loader.connection.close()
+        self.registry.forget(loader)
+
+    def _forks_failed(self, loader: LoaderProcess, why: str) -> None:
+        for worker in sorted(loader.forks):
+            process = self.registry.workers.get(worker)
+            if process is not None and not process.pid:
+                self._spawn_failed(process, why)
+        loader.forks.clear()
+
+    def _spawn_failed(self, process: Process, why: str) -> None:
+        self.registry.forget(process)
+        self.context.post(events.SpawnFailed(process.worker, why, random.random()))
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,102 @@
+"""Which process is which: by worker number, by pid, by the one-time token of its spawn."""
+
+import secrets
+from dataclasses import dataclass, field
+
+from .connection import Connection
+from .tree import Handle
+
+EARLY = 1000
+
+
+@dataclass
+class Process:
+    """A worker's process as the shell knows it. `tree` marks its descendants' environment."""
+
+    worker: int
+    group: str
+    slot: str
+    release: int
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    tree: str = field(default_factory=lambda: secrets.token_hex(8))
+    pid: int = 0
+    start: int = 0
+    handle: Handle | None = None
+    connection: Connection | None = None
+    log: str = ""
+    log_offset: int = 0
+
+
+@dataclass
+class LoaderProcess:
+    """A zygote's process; `forks` are the workers ordered from it and not yet there."""
+
+    group: str
+    release: int
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    pid: int = 0
+    start: int = 0
+    handle: Handle | None = None
+    connection: Connection | None = None
+    forks: set[int] = field(default_factory=set)
+    loaded: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Group and release."""
+        return self.group, self.release
+
+
+class Registry:
+    """All indexes over processes are kept here and nowhere else."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Process] = {}
+        self.loaders: dict[tuple[str, int], LoaderProcess] = {}
+        self._tokens: dict[str, Process | LoaderProcess] = {}
+        self._pids: dict[int, Process | LoaderProcess] = {}
+        self._early: dict[int, int] = {}
+
+    def add(self, process: Process | LoaderProcess) -> None:
+        """A spawn begins: its token is known from now on."""
+        if isinstance(process, Process):
+            self.workers[process.worker] = process
+        else:
+            self.loaders[process.key] = process
+        self._tokens[process.token] = process
+
+    def born(self, process: Process | LoaderProcess, pid: int, start: int) -> int | None:
+        """Its process is known; gives the wait status when it has ended already."""
+        process.pid, process.start = pid, start
+        process.handle = Handle.open(pid, start)
+        self._pids[pid] = process
+        return self._early.pop(pid, None) if process.handle is None or not process.handle.alive() else None
+
+    def by_token(self, token: str) -> Process | LoaderProcess | None:
+        """Whose secret this is."""
+        return self._tokens.get(token)
+
+    def ended(self, pid: int, status: int) -> Process | LoaderProcess | None:
+        """Whose process this was; kept for a while when nobody knows the pid yet."""
+        process = self._pids.get(pid)
+        if process is None:
+            self._early[pid] = status
+            while len(self._early) > EARLY:
+                self._early.pop(next(iter(self._early)))
+        return process
+
+    def forget(self, process: Process | LoaderProcess) -> None:
+        """Its end has been dealt with, leftovers included."""
+        if self._pids.get(process.pid) is process:
+            del self._pids[process.pid]
+        self._tokens.pop(process.token, None)
+        if isinstance(process, Process):
+            self.workers.pop(process.worker, None)
+        elif self.loaders.get(process.key) is process:
+            del self.loaders[process.key]
+        if process.handle is not None:
+            process.handle.close()
+
+    def pids(self, *, but: int = 0) -> set[int]:
+        """Every pid of a worker or zygote, except one."""
+        return {pid for pid in self._pids if pid != but}

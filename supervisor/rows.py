@@ -1,0 +1,61 @@
+"""Finding a row of the cluster and putting a changed one in its place. Pure."""
+
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from .cluster import Cluster, Group, Slot, Worker
+from .facts import Fact
+
+
+class Place(NamedTuple):
+    """Where a worker stands."""
+
+    group: Group
+    slot: Slot
+    worker: Worker
+
+
+def find(cluster: Cluster, worker: int) -> Place | None:
+    """The place of the worker with this number, None when it is gone."""
+    name = cluster.places.get(worker)
+    if name is None:
+        return None
+    group = cluster.groups[name.rpartition(".")[0]]
+    slot = group.slots[name]
+    for row in slot.workers:
+        if row.id == worker:
+            return Place(group, slot, row)
+    return None
+
+
+def with_group(cluster: Cluster, group: Group) -> Cluster:
+    """The cluster with this group in place of the one of its name."""
+    return replace(cluster, groups={**cluster.groups, group.name: group})
+
+
+def with_slot(cluster: Cluster, group: Group, slot: Slot) -> Cluster:
+    """The cluster with this slot in place of the one of its name."""
+    return with_group(cluster, replace(group, slots={**group.slots, slot.name: slot}))
+
+
+def with_worker(cluster: Cluster, place: Place, worker: Worker) -> Cluster:
+    """The cluster with this worker in place of the one of its number."""
+    workers = tuple(worker if row.id == worker.id else row for row in place.slot.workers)
+    return with_slot(cluster, place.group, replace(place.slot, workers=workers))
+
+
+def without_worker(cluster: Cluster, place: Place, slot: Slot) -> Cluster:
+    """The cluster without this worker; `slot` is what its slot otherwise becomes. A retired slot ends with its last."""
+    workers = tuple(row for row in place.slot.workers if row.id != place.worker.id)
+    places = {number: name for number, name in cluster.places.items() if number != place.worker.id}
+    cluster = replace(cluster, places=places)
+    if slot.retired and not workers:
+        slots = {name: row for name, row in place.group.slots.items() if name != slot.name}
+        return with_group(cluster, replace(place.group, slots=slots))
+    return with_slot(cluster, place.group, replace(slot, workers=workers))
+
+
+def told(cluster: Cluster, fact: Fact) -> Cluster:
+    """One more fact for the journal."""
+    return replace(cluster, news=(*cluster.news, fact))

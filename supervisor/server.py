@@ -1,0 +1,119 @@
+"""The control socket: everybody who talks to the master is a connection here. Finds out who it is, decides nothing."""
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from typing import Protocol
+
+from ..ipc.errors import FrameError
+from ..ipc.message import VERSION, Command, Envelope, Hello, Message, Refused, Welcome, body
+from ..ipc.processes import start_time
+from .config.schema import ControlSection
+from .connection import Connection
+from .facts import FrameRejected, PeerRefused
+from .journal import Journal
+from .roles import Role, role
+
+CLIENTS = 256
+
+
+class Hall(Protocol):
+    """Where welcomed connections go."""
+
+    def admit(self, connection: Connection, hello: Hello) -> str:
+        """Take a worker or zygote; "" or the reason why not."""
+
+    def heard(self, connection: Connection, envelope: Envelope) -> None:
+        """A message of a worker or zygote; raises FrameError when it has no sense."""
+
+    def lost(self, connection: Connection) -> None:
+        """A worker's or zygote's connection is gone."""
+
+    def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
+        """A client gives a command."""
+
+
+class Server:
+    """Listens, checks credentials and hellos, and hands messages on."""
+
+    def __init__(self, control: ControlSection, journal: Journal, hall: Hall, epoch: int) -> None:
+        self.control, self.journal, self.hall, self.epoch = control, journal, hall, epoch
+        self.owner = os.getuid()
+        self.refusals: Counter[str] = Counter()
+        self._roles: dict[Connection, Role] = {}
+        self._told: dict[int, float] = {}
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve this listener from now on."""
+        await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), sock=listener)
+
+    def opened(self, connection: Connection) -> bool:
+        """Called for every connection: nobody gets no answer, and clients cannot use up all descriptors."""
+        who = role(connection.peer, self.control, self.owner)
+        clients = sum(1 for other in self._roles if other.role in ("", "client"))
+        if who == Role.NOBODY:
+            self._tell(connection, PeerRefused, "this user has no role here")
+            return False
+        if clients >= CLIENTS:
+            self._tell(connection, PeerRefused, f"{CLIENTS} clients are connected already")
+            return False
+        self._roles[connection] = who
+        return True
+
+    def received(self, connection: Connection, envelope: Envelope) -> None:
+        """The hello first, then what the role may say."""
+        if not connection.role:
+            self._hello(connection, envelope)
+        elif connection.role == "client":
+            if envelope.op != Command.op:
+                raise FrameError(f"a client may not say {envelope.op[:80]}")
+            self.hall.command(connection, envelope, body(envelope, Command), self._roles[connection])
+        else:
+            self.hall.heard(connection, envelope)
+
+    def rejected(self, connection: Connection, why: str) -> None:
+        """Counted always, told at most once a second and user."""
+        self._tell(connection, FrameRejected, why)
+
+    def closed(self, connection: Connection) -> None:
+        """Called once for every connection."""
+        self._roles.pop(connection, None)
+        if connection.role in ("worker", "zygote"):
+            self.hall.lost(connection)
+
+    def _hello(self, connection: Connection, envelope: Envelope) -> None:
+        if envelope.op != Hello.op:
+            raise FrameError("the first message must be a hello")
+        hello = body(envelope, Hello)
+        refusal = self._check(connection, hello)
+        answer: Message = Refused(refusal) if refusal else Welcome(VERSION, self.epoch, os.getpid())
+        if refusal:
+            self.refusals[refusal] += 1
+            connection.send(answer, re=envelope.id)
+            connection.close()
+            return
+        connection.welcomed(hello.role)
+        connection.send(answer, re=envelope.id)
+        if hello.role != "client":
+            refusal = self.hall.admit(connection, hello)
+            if refusal:
+                connection.reject(refusal)
+
+    def _check(self, connection: Connection, hello: Hello) -> str:
+        if hello.version != VERSION:
+            return f"this master speaks version {VERSION} of the protocol, you speak {hello.version}: use the same bkd"
+        if hello.role == "client":
+            return ""
+        if hello.role not in ("worker", "zygote") or not hello.token:
+            return "unknown role"
+        if hello.pid != connection.peer.pid or start_time(hello.pid) != hello.start:
+            return "the process is not the one it says it is"
+        return ""
+
+    def _tell(self, connection: Connection, fact: type[PeerRefused] | type[FrameRejected], why: str) -> None:
+        self.refusals[why] += 1
+        peer, now = connection.peer, asyncio.get_running_loop().time()
+        if now - self._told.get(peer.uid, -1.0) >= 1.0:
+            self._told[peer.uid] = now
+            self.journal.write(fact(uid=peer.uid, pid=peer.pid, why=why, count=self.refusals[why]))

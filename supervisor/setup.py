@@ -1,0 +1,45 @@
+"""What a master is started with: the keeper's options, the configuration, the run directory."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+
+from . import places
+from .config.load import for_run, load
+from .config.schema import Config
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the launcher wrote down; the keeper hands it on unread."""
+
+    fd: int
+    config: str = ""
+    target: str = ""
+    workers: int | None = None
+    bind: list[str] = field(default_factory=list)
+    daemon: bool = False
+    watch: bool = False
+    warm: bool = True
+    tty: bool = False
+
+    def logs_to_files(self, config: Config) -> bool:
+        """`[log] mode`, where `auto` is inherit as PID 1 or under the journal."""
+        if config.log.mode != "auto":
+            return config.log.mode == "files"
+        return os.getppid() != 1 and "JOURNAL_STREAM" not in os.environ
+
+
+def read_config(options: Options) -> Config:
+    """Raises ConfigError with every fault."""
+    hostname = socket.gethostname()
+    if options.target:
+        return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
+    return load(options.config, os.environ, hostname=hostname)
+
+
+def run_dir_of(options: Options, config: Config) -> str:
+    """The folder of the cluster's sockets and files, made if it is not there; raises NoRunDir."""
+    if options.target:
+        return places.choose_run_dir_for_run(config.app.name)
+    return places.choose_run_dir(config.path, os.environ)

@@ -1,0 +1,139 @@
+"""The keeper's hands: fork and exec, listening sockets, its own children. Standard library only; decides nothing."""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import stat
+from typing import Any, NoReturn
+
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def spawn(order: dict[str, Any]) -> int:
+    """Fork and exec `argv`; returns the pid. Raises OSError with the errno of whatever failed in the child.
+
+    `env` is laid over the keeper's environment (null removes a name), `out` is a file that standard output and error
+    are appended to, `stdin` and `inherit` are descriptors. The child leads a session of its own, so that the
+    terminal's Ctrl-C reaches nobody but the keeper and its process group can be killed as a whole.
+    """
+    failed_in, failed_out = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _become(order, failed_out)
+    os.close(failed_out)
+    with os.fdopen(failed_in, "rb") as failed:
+        word = failed.read(16)
+    if word:
+        os.waitpid(pid, 0)
+        number = int(word)
+        raise OSError(number, os.strerror(number), order["argv"][0])
+    return pid
+
+
+def _become(order: dict[str, Any], failed: int) -> NoReturn:
+    """Runs in the child between fork and exec."""
+    try:
+        os.setsid()
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
+        _wire(order)
+        if order.get("cwd"):
+            os.chdir(order["cwd"])
+        environment = {**os.environ, **order.get("env", {})}
+        environment = {name: value for name, value in environment.items() if value is not None}
+        os.execvpe(order["argv"][0], order["argv"], environment)
+    except OSError as error:
+        os.write(failed, b"%d" % (error.errno or errno.EIO))
+    except BaseException:  # noqa: BLE001 - nothing may escape into a second copy of the keeper
+        os.write(failed, b"%d" % errno.EINVAL)
+    os._exit(127)
+
+
+def _wire(order: dict[str, Any]) -> None:
+    stdin = order.get("stdin")
+    if stdin is None:
+        stdin = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(stdin, 0)
+    if order.get("out"):
+        redirect(order["out"])
+    for fd in order.get("inherit", ()):
+        os.set_inheritable(fd, True)
+
+
+def redirect(path: str) -> None:
+    """Append this process's standard output and error to a file."""
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)
+
+
+def children() -> list[int]:
+    """Pids of this process's living children and zombies (Linux with CONFIG_PROC_CHILDREN, else none)."""
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
+        return [int(pid) for pid in listing.read().split()]
+    return []
+
+
+def listen(order: dict[str, Any]) -> socket.socket:
+    """Bind and listen: `family` inet, inet6 or unix, `address` a path or [host, port], `mode` of a unix socket."""
+    if order["family"] == "unix":
+        return _listen_unix(order["address"], int(order.get("mode", 0o666)), order["backlog"])
+    family = socket.AF_INET6 if order["family"] == "inet6" else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(tuple(order["address"]))
+        listener.listen(order["backlog"])
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _listen_unix(path: str, mode: int, backlog: int) -> socket.socket:
+    """A socket file that nobody answers on is removed; a living one is `Address already in use`."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        mask = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "a file that is no socket is in the way", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108
+            return
+        except TimeoutError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close it; a unix socket's file goes with it if it is still ours."""
+    name = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    listener.close()
+    if name:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108

@@ -1,0 +1,198 @@
+"""What `bkd status` shows: the cluster as a document, and the document as a table. Pure but for reading /proc."""
+
+import os
+import socket
+import time
+from typing import Any
+
+from .. import __version__
+from . import backoff, procfs
+from .cluster import Cluster, Exit, Group, Loader, Phase, Slot, Worker
+from .config.schema import Config
+from .config.units import format_duration, format_size
+
+STATES = {Loader.LOADING: "loading", Loader.READY: "ready", Loader.UNSAFE: "ready"}
+COLUMNS = ("SLOT", "STATE", "PID", "REL", "UPTIME", "RESTARTS", "RSS", "CPU", "IN FLIGHT", "LAG", "LAST EXIT")
+
+
+def document(cluster: Cluster, config: Config, *, began: float, keeper: int) -> dict[str, Any]:
+    """The whole status, as `bkd status --json` prints it."""
+    now = time.monotonic()
+    return {
+        "app": config.app.name,
+        "tag": config.app.tag,
+        "host": config.app.host or socket.gethostname(),
+        "version": __version__,
+        "state": "stopping" if cluster.closing else "running",
+        "keeper_pid": keeper,
+        "master_pid": os.getpid(),
+        "uptime": round(now - began, 3),
+        "bus": {"url": "local:", "connected": True},
+        "groups": [_group(cluster, group, now) for group in cluster.groups.values()],
+    }
+
+
+def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
+    release = group.releases[group.current]
+    return {
+        "name": group.name,
+        "kind": group.settings.kind,
+        "count": group.count,
+        "ready": sum(1 for slot in group.slots.values() if _is_ready(slot)),
+        "release": group.current,
+        "bind": list(group.settings.bind),
+        "roll": None,
+        "breaker": "closed" if group.breaker.open_since is None else "open",
+        "helpers": [
+            {"role": "zygote", "release": release.number, "pid": release.pid, "state": STATES[release.loader]}
+            for release in group.releases.values()
+            if release.pid and release.loader in (Loader.LOADING, Loader.READY)
+        ],
+        "reason": reason(group, now) or None,
+        "workers": [_slot(cluster, group, slot, now) for slot in group.slots.values()],
+    }
+
+
+def reason(group: Group, now: float) -> str:
+    """Why the group is not as one would like it, "" when all is well."""
+    release = group.releases[group.current]
+    if release.loader == Loader.FAILED:
+        wait = format_duration(max(0.0, release.next_try - now), rough=True)
+        return f"release {release.number} does not load: {release.why}; next try in {wait}"
+    if release.loader == Loader.UNSAFE:
+        return f"preload is off: {release.why}"
+    if group.breaker.open_since is not None:
+        return "the breaker is open: one slot is tried at a time"
+    loops = [slot.name for slot in group.slots.values() if _is_looping(slot, now)]
+    return f"crash loop: {', '.join(loops)}" if loops else ""
+
+
+def _is_looping(slot: Slot, now: float) -> bool:
+    return slot.looping and backoff.decayed(slot.score, slot.scored_at, now) >= backoff.CALM
+
+
+def _is_ready(slot: Slot) -> bool:
+    return slot.active is not None and slot.active.phase == Phase.READY
+
+
+def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, Any]:
+    worker = slot.active or (slot.workers[-1] if slot.workers else None)
+    row: dict[str, Any] = {
+        "name": slot.name,
+        "pid": worker.pid or None if worker else None,
+        "state": state(slot, now),
+        "release": worker.release if worker else group.current,
+        "uptime": round(now - (worker.ready_at or worker.ordered), 3) if worker else None,
+        "restarts": slot.restarts,
+        **_vitals(cluster, worker, now),
+        "next_try": round(slot.next_try - now, 3) if slot.next_try > now else None,
+        "last_exit": _exit(slot.last_exit, now),
+    }
+    return row
+
+
+def _vitals(cluster: Cluster, worker: Worker | None, now: float) -> dict[str, Any]:
+    vitals: dict[str, Any] = dict.fromkeys(("ping_age", "verdict", "rss", "cpu", "in_flight", "lag"))
+    if worker is None:
+        return vitals
+    pulse = worker.pulse
+    if pulse is not None:
+        vitals |= {"ping_age": round(now - pulse.at, 3), "rss": pulse.rss, "cpu": pulse.load, "lag": pulse.lag}
+        vitals |= {"in_flight": pulse.in_flight, "verdict": _verdict(worker)}
+    elif worker.pid:
+        facts = procfs.read(worker.pid)
+        if facts is not None and facts.start == worker.start:
+            share = facts.cpu / max(now - worker.ordered, 0.001)
+            vitals |= {"rss": facts.rss, "cpu": round(share, 3)}
+    return vitals
+
+
+def _verdict(worker: Worker) -> str:
+    if worker.ending is not None and worker.ending.verdict != "ok":
+        return str(worker.ending.verdict)
+    return str(worker.trouble.verdict) if worker.trouble else "ok"
+
+
+def _exit(end: Exit | None, now: float) -> dict[str, Any] | None:
+    if end is None:
+        return None
+    code = end.code
+    return {
+        "cause": str(end.cause),
+        "code": code if code is not None and code >= 0 else None,
+        "signal": -code if code is not None and code < 0 else None,
+        "pid": end.pid,
+        "release": end.release,
+        "uptime": round(end.uptime, 3),
+        "age": round(now - end.at, 3),
+    }
+
+
+def state(slot: Slot, now: float) -> str:
+    """`starting ready draining backoff failed held done`."""
+    if slot.held:
+        return "held"
+    worker = slot.active
+    if worker is not None:
+        return str(worker.phase)
+    if slot.workers:
+        return "draining"
+    if slot.failed:
+        return "failed"
+    if slot.done:
+        return "done"
+    return "backoff" if slot.next_try > now else "starting"
+
+
+def table(status: dict[str, Any]) -> str:
+    """The document for people."""
+    up = format_duration(status["uptime"], rough=True)
+    lines = [
+        f"{status['app']} {status['state']} for {up} on {status['host']}"
+        f"  (keeper {status['keeper_pid']}, master {status['master_pid']}, bkd {status['version']})"
+    ]
+    rows = [COLUMNS]
+    heads: dict[int, str] = {}
+    for group in status["groups"]:
+        heads[len(rows)] = _head(group)
+        rows.extend(_row(worker) for worker in group["workers"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for number, row in enumerate(rows):
+        if number in heads:
+            lines += ["", heads[number]]
+        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(lines[:1] + lines[1:]) + "\n"
+
+
+def _head(group: dict[str, Any]) -> str:
+    where = "  " + " ".join(group["bind"]) if group["bind"] else ""
+    breaker = "  breaker open" if group["breaker"] == "open" else ""
+    text = f"{group['name']} ({group['kind']})  {group['ready']}/{group['count']} ready  release {group['release']}"
+    reason = f"\n  ! {group['reason']}" if group["reason"] else ""
+    return f"{text}{where}{breaker}{reason}"
+
+
+def _row(worker: dict[str, Any]) -> tuple[str, ...]:
+    waits = f" {worker['next_try']:.1f}s" if worker["next_try"] else ""
+    verdict = worker["verdict"]
+    trouble = f" ({verdict})" if verdict not in (None, "ok") else ""
+    return (
+        worker["name"],
+        f"{worker['state']}{waits}{trouble}",
+        str(worker["pid"] or "-"),
+        str(worker["release"]),
+        "-" if worker["uptime"] is None else format_duration(worker["uptime"], rough=True),
+        str(worker["restarts"]),
+        "-" if worker["rss"] is None else format_size(worker["rss"], rough=True),
+        "-" if worker["cpu"] is None else f"{100 * worker['cpu']:.1f}%",
+        "-" if worker["in_flight"] is None else str(worker["in_flight"]),
+        "-" if worker["lag"] is None else f"{1000 * worker['lag']:.0f} ms",
+        _said(worker["last_exit"]),
+    )
+
+
+def _said(end: dict[str, Any] | None) -> str:
+    if end is None:
+        return "-"
+    how = f"signal {end['signal']}" if end["signal"] else f"exit {end['code']}"
+    return f"{end['cause']} ({how}) {format_duration(end['age'], rough=True)} ago"

@@ -1,0 +1,91 @@
+"""What is said of facts, and what of them goes to disk."""
+
+import re
+
+import msgspec
+import pytest
+
+from bkd.supervisor import facts
+from bkd.supervisor.facts import FACTS, Fact, WorkerExited, decode, signal_name, span
+
+EXIT = {"slot": "web.2", "pid": 7, "release": 3}
+
+
+def exited(cause, *, code=None, signal=None, delay=None, reason="", uptime=3.2):
+    return WorkerExited(**EXIT, cause=cause, code=code, signal=signal, uptime=uptime, delay=delay, reason=reason)
+
+
+def sample(kind: type[Fact]) -> Fact:
+    values = {int: 3, float: 4.0, str: "x", list[str]: ["x"]}
+    fields = msgspec.structs.fields(kind)
+    return kind(**{field.name: values.get(field.type, {} if "dict" in str(field.type) else None) for field in fields})
+
+
+@pytest.mark.parametrize("kind", FACTS, ids=lambda kind: kind.__name__)
+def test_every_fact_is_one_line_and_survives_the_disk(kind):
+    fact = sample(kind)
+    assert decode(msgspec.json.encode(fact)) == fact
+    text = fact.describe()
+    assert text
+    assert "\n" not in text
+    assert "{" not in text
+    assert fact.level() in ("info", "warning", "error")
+
+
+def test_tags_are_kebab_case_and_differ():
+    tags = [kind.__struct_config__.tag for kind in FACTS]
+    assert len(set(tags)) == len(tags)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", tag) for tag in tags)
+    assert {"worker-exited", "command", "peer-refused", "slot-done"} <= set(tags)
+
+
+@pytest.mark.parametrize(
+    ("fact", "text", "level"),
+    [
+        (
+            exited("killed from outside", signal=9, delay=0.0),
+            "web.2 killed from outside (SIGKILL) after 3.2 s; started again at once",
+            "warning",
+        ),
+        (exited("planned", code=0, delay=0.0), "web.2 ended as planned (exit code 0) after 3.2 s", "info"),
+        (exited("crash", code=3, delay=4.5), "web.2 crashed (exit code 3) after 3.2 s; next try in 4.5 s", "error"),
+        (exited("boot failure", reason="no app"), "web.2 failed to start after 3.2 s: no app", "error"),
+        (exited("hung", signal=15, uptime=300), "web.2 ended after a hang (SIGTERM) after 5 min", "error"),
+        (exited("finished", code=0), "web.2 finished (exit code 0) after 3.2 s", "info"),
+        (facts.WorkerReady(slot="web.1", pid=5, seconds=0.25), "web.1 ready after 0.2 s (pid 5)", "info"),
+        (facts.ClusterStopped(code=3), "stopped with exit code 3", "error"),
+        (facts.ClusterStopped(code=0), "stopped with exit code 0", "info"),
+    ],
+)
+def test_describe(fact, text, level):
+    assert fact.describe() == text
+    assert fact.level() == level
+
+
+def test_describe_gives_a_stranger_no_power_over_the_terminal():
+    fact = facts.CommandGiven("hold", {"name": "a\x1b]0;x\x07\nb"}, 1, 2, "eve", "refused")
+    assert fact.describe() == r"eve (pid 2): hold name=a\x1b]0;x\x07\nb: refused"
+
+
+def test_a_field_with_braces_is_shown_as_it_is():
+    assert (
+        facts.SlotFailed(slot="web.1", why="{slot!r} {0}")
+        .describe()
+        .startswith("web.1 failed and stays down: {slot!r}")
+    )
+
+
+def test_about():
+    assert facts.SlotDone(slot="web.2").about("web")
+    assert facts.SlotDone(slot="web.2").about("web.2")
+    assert not facts.SlotDone(slot="web.22").about("web.2")
+    assert not facts.SlotDone(slot="website.1").about("web")
+    assert facts.Scaled(group="web", old=1, new=2).about("web")
+    assert facts.SlotReset(name="web").about("web")
+    assert not facts.ClusterStopped(code=0).about("web")
+
+
+def test_span_and_signals():
+    assert [span(seconds) for seconds in (0, 9.94, 45, 600, 20_000)] == ["0.0 s", "9.9 s", "45 s", "10 min", "5.6 h"]
+    assert signal_name(9) == "SIGKILL"
+    assert signal_name(42) == "signal 42"

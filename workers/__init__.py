@@ -1,0 +1,1 @@
+"""The processes that work: zygotes and the kinds of workers they fork."""

@@ -1,0 +1,100 @@
+"""What happens in a worker between its birth and the work: session, output, signals, title, heartbeat."""
+
+import atexit
+import contextlib
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from ..ipc import application
+from ..ipc.message import Fork, Load
+from .pulse import Pulse
+from .supervision import Supervision
+
+Serve = Callable[[list[socket.socket], Supervision, int], int]
+
+
+class Spawn(NamedTuple):
+    """Everything about this one spawn: the master's socket, the release, the order; `forked`: out of a zygote."""
+
+    socket: str
+    load: Load
+    order: Fork
+    forked: bool
+
+
+def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
+    """Be the worker. Runs in the worker's process and ends it."""
+    code = 1
+    try:
+        _settle(spawn)
+        pulse = Pulse(spawn.socket, spawn.load, spawn.order)
+        pulse.begin()
+        application.ipc.attach(pulse)
+        code = serve(listeners, pulse, slot_index(spawn.order.slot))
+    except SystemExit as end:
+        code = _exit_code(end)
+    except BaseException:  # noqa: BLE001 - the traceback is the worker's last word
+        traceback.print_exc()
+    finally:
+        _end(code)
+
+
+def redirect(path: str) -> None:
+    """Append this process's standard output and error to a file; "" leaves them as they are."""
+    if not path:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)
+
+
+def slot_index(slot: str) -> int:
+    """0 for `web.1`."""
+    return int(slot.rpartition(".")[2]) - 1
+
+
+def _settle(spawn: Spawn) -> None:
+    if spawn.forked:
+        os.setsid()
+        gc.enable()
+        random.seed()
+    redirect(spawn.order.log)
+    os.environ["BKD_SLOT"] = spawn.order.slot
+    os.environ["BKD_RELEASE"] = str(spawn.load.release)
+    os.environ["BKD_TREE"] = spawn.order.tree
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.argv = [spawn.load.group]
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    print(end.code, file=sys.stderr)  # noqa: T201 - what the interpreter does with sys.exit("text")
+    return 1
+
+
+def _end(code: int) -> NoReturn:
+    """The interpreter's own end without tearing down the heap, which would copy every page shared with the zygote."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 - an exit handler's error must not keep the process alive
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

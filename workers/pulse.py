@@ -1,0 +1,193 @@
+"""The heartbeat of a worker: a daemon thread that owns the connection to the master.
+
+It proves two things apart: that the process runs (the ping came), and that its main loop turns (`lag`). It goes on
+while the master is away and finds the next one by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from setproctitle import setproctitle
+
+from ..ipc import application, message
+from ..ipc.errors import BkdError, NotConnected
+from ..ipc.link import Link
+from ..ipc.processes import start_time
+from . import child
+from .supervision import Load
+
+CONNECT_LIMIT = 5.0
+RETRY_FIRST, RETRY_CAP = 0.05, 2.0
+ORPHANS_DRAIN = 25.0
+_log = logging.getLogger("bkd")
+
+
+class Probe:
+    """Latency of a callback posted to the main loop, or the age of one that has not run yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._posted = self._ran = 0.0
+
+    def lag(self, now: float, *, overslept: bool) -> float:
+        """Called once a beat in the heartbeat thread. A process that was stopped as a whole blames nobody."""
+        if self._ran < self._posted:
+            if overslept:
+                self._posted = now
+            return now - self._posted
+        lag = self._ran - self._posted
+        self._posted = now
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is at its end
+            self._loop.call_soon_threadsafe(self._mark)
+        return lag
+
+    def _mark(self) -> None:
+        self._ran = time.monotonic()
+
+
+class Pulse:
+    """Implements `Supervision` for the work and `Face` for the application."""
+
+    def __init__(self, path: str, load: message.Load, order: message.Fork) -> None:
+        self.slot = order.slot
+        self._path, self._load, self._order = path, load, order
+        self._title = f"bkd: {load.app} {order.slot} r{load.release}"
+        self._probe: Probe | None = None
+        self._measure: Callable[[], Load] = Load
+        self._ready = self._draining = False
+        self._told_ready = False
+        self._drain: message.Drain | None = None
+        self._on_drain: Callable[[message.Drain], None] | None = None
+        self._lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._page = os.sysconf("SC_PAGE_SIZE")
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._retitle("starting")
+        threading.Thread(target=self._run, name="bkd-pulse", daemon=True).start()
+
+    # -- for the work, called in the main thread
+
+    def watch(self, loop: asyncio.AbstractEventLoop, load: Callable[[], Load]) -> None:
+        """Measure this loop's lag from now on."""
+        self._measure = load
+        self._probe = Probe(loop)
+
+    def ready(self) -> None:
+        """The work is being done from now on."""
+        self._ready = True
+        self._retitle("ready")
+        os.eventfd_write(self._wake, 1)
+
+    def on_drain(self, callback: Callable[[message.Drain], None]) -> None:
+        """Call back when asked to drain, at once if that has happened already."""
+        with self._lock:
+            self._on_drain, drain = callback, self._drain
+        if drain is not None:
+            callback(drain)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        delay, alone_since = RETRY_FIRST, None
+        while True:
+            try:
+                link = self._connect()
+                delay, alone_since = RETRY_FIRST, None
+                self._serve(link)
+            except BkdError as error:
+                if not isinstance(error, NotConnected):
+                    _log.error("%s: the master does not take this worker: %s", self.slot, error)
+            except Exception:  # noqa: BLE001 - the heartbeat must not end by a fault of its own
+                _log.exception("%s: the heartbeat failed", self.slot)
+            alone_since = self._alone(alone_since)
+            time.sleep(delay)
+            delay = min(RETRY_CAP, delay * 2)
+
+    def _connect(self) -> Link:
+        hello = message.Hello(
+            role="worker",
+            token=self._order.token,
+            pid=os.getpid(),
+            start=start_time(os.getpid()),
+            ready=self._told_ready,
+            draining=self._draining,
+        )
+        link, _welcome = Link.connect(self._path, hello, timeout=CONNECT_LIMIT)
+        return link
+
+    def _serve(self, link: Link) -> None:
+        """Ping and obey on one connection until it breaks."""
+        period = self._load.ping
+        poll = select.poll()
+        poll.register(link.sock, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        beat = time.monotonic()
+        with contextlib.closing(link):
+            while True:
+                self._tell_ready(link)
+                now = time.monotonic()
+                if now >= beat:
+                    link.send(self._ping(now, overslept=now - beat > period + 1.0))
+                    beat = now + period
+                for fd, _happened in poll.poll(max(0.0, beat - now) * 1000 + 1):
+                    if fd == self._wake:
+                        os.eventfd_read(self._wake)
+                    else:
+                        self._obey(link.pending())
+
+    def _tell_ready(self, link: Link) -> None:
+        if self._ready and not self._told_ready:
+            link.send(message.Ready())
+            self._told_ready = True
+
+    def _ping(self, now: float, *, overslept: bool) -> message.Ping:
+        in_flight, oldest = self._measure()
+        lag = self._probe.lag(now, overslept=overslept) if self._probe else None
+        rss = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
+        return message.Ping(
+            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(time.process_time(), 3)
+        )
+
+    def _obey(self, envelopes: list[Any]) -> None:
+        for envelope in envelopes:
+            if envelope.op == message.Drain.op:
+                self._asked_to_drain(message.body(envelope, message.Drain))
+            elif envelope.op == message.Reopen.op:
+                child.redirect(self._order.log)
+
+    def _asked_to_drain(self, drain: message.Drain) -> None:
+        with self._lock:
+            if self._drain is not None:
+                return
+            self._drain, callback = drain, self._on_drain
+        self._draining = True
+        self._retitle("draining")
+        application.ipc.ask_to_stop()
+        if callback is not None:
+            callback(drain)
+
+    def _alone(self, since: float | None) -> float | None:
+        """No master; and when the keeper is gone as well for `orphan_timeout`, drain and exit."""
+        if os.getppid() == self._load.keeper:
+            return None
+        now = time.monotonic()
+        since = now if since is None else since
+        if now - since > self._load.orphan_timeout:
+            self._asked_to_drain(message.Drain(last=True))
+            if now - since > self._load.orphan_timeout + ORPHANS_DRAIN:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return since
+
+    def _retitle(self, state: str) -> None:
+        setproctitle(f"{self._title} {state}")

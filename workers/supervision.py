@@ -1,0 +1,27 @@
+"""What a kind of work may say to the master and hear from it: the seam between the work and the heartbeat thread."""
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ..ipc.message import Drain
+
+
+class Load(NamedTuple):
+    """What is open in this worker: requests in flight, age of the oldest in seconds."""
+
+    in_flight: int = 0
+    oldest: float = 0.0
+
+
+class Supervision(Protocol):
+    """Handed to a kind of work in the worker's process; its methods may be called from the main thread."""
+
+    def watch(self, loop: asyncio.AbstractEventLoop, load: Callable[[], Load]) -> None:
+        """Measure this loop's lag from now on; `load` is called in the heartbeat thread and must not block."""
+
+    def ready(self) -> None:
+        """The work is being done from now on."""
+
+    def on_drain(self, callback: Callable[[Drain], None]) -> None:
+        """`callback` is called in the heartbeat thread when the master asks to drain (at once if it did already)."""

@@ -1,0 +1,127 @@
+"""uvicorn's HTTP protocol with what it does not tell: when a connection was last used and when a request began.
+
+This file runs for every request: each line costs throughput, so nothing is recorded that can be worked out later.
+"""
+
+import asyncio
+import fcntl
+import termios
+from collections.abc import Callable
+from email.utils import formatdate
+from time import monotonic
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from ..supervision import Load
+
+Header = tuple[bytes, bytes]
+CLOSE: Header = (b"connection", b"close")
+
+
+class Connections(set[Any]):
+    """The open connections, upgraded ones included; `changed` is called after each one that comes or goes."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def add(self, connection: Any) -> None:
+        super().add(connection)
+        self._changed()
+
+    def discard(self, connection: Any) -> None:
+        super().discard(connection)
+        self._changed()
+
+    def remove(self, connection: Any) -> None:
+        super().remove(connection)
+        self._changed()
+
+
+class Traffic(ServerState):
+    """Everything open in this worker: connections, requests with the time they began, tasks of websockets.
+
+    Requests in flight hold the very list `default_headers` was when they arrived. So there is one list for ever, and
+    it is changed in place: what the drain adds reaches all of them.
+    """
+
+    def __init__(self, headers: list[Header], changed: Callable[[], None]) -> None:
+        super().__init__()
+        self.connections = Connections(changed)
+        self.requests: dict[asyncio.Task[None], tuple[RequestResponseCycle, float]] = {}
+        self.default_headers = [*_date(), *headers]
+        self.upgraded = ServerState()
+        self.upgraded.connections = self.connections
+        self.upgraded.tasks = self.tasks
+        self.upgraded.default_headers = [*_date(), *headers]
+
+    def set_date(self) -> None:
+        """The time of day for the `date` header."""
+        self.default_headers[:1] = self.upgraded.default_headers[:1] = _date()
+
+    def announce_close(self) -> None:
+        """From here on every response says `Connection: close`. Handshakes of websockets must not say so."""
+        self.default_headers.append(CLOSE)
+
+    def load(self) -> Load:
+        """Called in the heartbeat thread. A response that has begun, a stream say, does not count as waiting."""
+        running = list(self.requests.values())
+        waiting = [began for cycle, began in running if not cycle.response_started]
+        oldest = monotonic() - min(waiting) if waiting else 0.0
+        return Load(len(running) + len(self.tasks), oldest)
+
+    def work(self) -> set[asyncio.Task[None]]:
+        """The tasks of requests and websockets."""
+        return {*self.requests, *self.tasks}
+
+
+def _date() -> list[Header]:
+    return [(b"date", formatdate(usegmt=True).encode())]
+
+
+class Http(HttpToolsProtocol):
+    """One connection."""
+
+    server_state: Traffic
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: Traffic,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.requests = server_state.requests
+        self.touched = monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        self.touched = monotonic()
+        super().data_received(data)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.requests[task] = (cycle, monotonic())
+        task.add_done_callback(self.requests.pop)
+
+    def handle_websocket_upgrade(self) -> None:
+        self.server_state = self.server_state.upgraded  # type: ignore[assignment]
+        super().handle_websocket_upgrade()
+
+    def idle_since(self) -> float | None:
+        """Time of the last byte in either direction; None while a request is being read or answered."""
+        if self.transport is None or (self.cycle is not None and not self.cycle.response_complete) or self._unread():
+            return None
+        keep_alive = self.timeout_keep_alive_task  # armed when a response was complete: the time of its last byte
+        answered = 0.0 if keep_alive is None else keep_alive.when() - self.timeout_keep_alive
+        return max(self.touched, answered)
+
+    def _unread(self) -> bool:
+        """Whether bytes wait in the kernel: timers run before reads, and closing now would reset the connection."""
+        waiting = bytearray(4)
+        if not self.transport.is_closing():
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        return any(waiting)

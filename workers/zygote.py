@@ -1,0 +1,232 @@
+"""The zygote: a blank interpreter that imports one release's application and forks workers on order.
+
+Single-threaded; it serves nothing and sends no heartbeats. The same program becomes an exec'd worker when its order is
+`worker:become` instead of `zygote:fork`. Runs in a process the keeper spawned; its parent is the keeper.
+"""
+
+import gc
+import os
+import socket
+import stat
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from setproctitle import setproctitle
+
+from ..ipc.errors import BkdError, NotConnected
+from ..ipc.link import Link
+from ..ipc.message import (
+    Become,
+    Envelope,
+    Fork,
+    Forked,
+    ForkFailed,
+    FunctionWork,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    WebWork,
+    Work,
+    body,
+)
+from ..ipc.processes import start_time
+from . import child
+from .supervision import Supervision
+
+CONNECT_LIMIT = 5.0
+
+
+class Prepared(Protocol):
+    """A kind of work with its application imported, not yet running."""
+
+    def serve(self, listeners: list[socket.socket], supervision: Supervision, index: int) -> int:
+        """Do the work in this process until it is drained; returns the exit code."""
+
+
+class Birth(msgspec.Struct):
+    """The line on standard input: where the master listens, and the one-time token of this spawn."""
+
+    socket: str
+    token: str
+
+
+def main() -> None:
+    """Entry point of a blank process: wait to be born, then serve the master until it goes."""
+    setproctitle("bkd: blank")
+    if "warm" in sys.argv:
+        from . import web  # noqa: F401 - imported before it is known to be needed, to save that time later
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    birth = msgspec.json.decode(line, type=Birth)
+    hello = Hello(role="zygote", token=birth.token, pid=os.getpid(), start=start_time(os.getpid()))
+    try:
+        link, _welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
+        Zygote(link, birth.socket).run()
+    except NotConnected:
+        return
+    except BkdError as error:
+        sys.exit(f"bkd: {error}")
+
+
+class Zygote:
+    """One release, loaded; knows nothing of slots but what an order says."""
+
+    def __init__(self, link: Link, path: str) -> None:
+        self.link, self.path = link, path
+        self.load = Load()
+        self.prepared: Prepared | None = None
+        self.listeners: list[socket.socket] = []
+        self.orders: dict[str, Callable[[Envelope], None]] = {
+            Load.op: self._load,
+            Fork.op: self._fork,
+            Become.op: self._become,
+        }
+
+    def run(self) -> None:
+        """Obey until the master closes the connection."""
+        while True:
+            envelope = self.link.receive(None)
+            self.orders[envelope.op](envelope)
+
+    def _load(self, envelope: Envelope) -> None:
+        self.load = body(envelope, Load)
+        self.listeners = [socket.socket(fileno=fd) for fd in self.link.descriptors]
+        self.link.descriptors.clear()
+        child.redirect(self.load.log)
+        setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} loading")
+        started = time.monotonic()
+        try:
+            self._import()
+        except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer
+            self.link.send(LoadFailed(_one_line(error), traceback.format_exc()), re=envelope.id)
+            if self.load.solo:
+                traceback.print_exc()
+                sys.exit(1)
+            return
+        setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} ready")
+        seconds = time.monotonic() - started
+        self.link.send(Loaded(seconds, unsafe(self._own_descriptors())), re=envelope.id)
+
+    def _import(self) -> None:
+        """With the collector off, so that what is imported lies together and is never touched again."""
+        os.environ.update(self.load.env)
+        os.chdir(self.load.cwd)
+        sys.path.insert(0, str(os.path.realpath(self.load.cwd)))
+        gc.disable()
+        self.prepared = prepare(self.load.work)
+        gc.freeze()
+
+    def _own_descriptors(self) -> set[int]:
+        return {self.link.sock.fileno(), *(listener.fileno() for listener in self.listeners)}
+
+    def _fork(self, envelope: Envelope) -> None:
+        order = body(envelope, Fork)
+        try:
+            pid = self._fork_twice(order)
+        except OSError as error:
+            self.link.send(ForkFailed(order.worker, error.strerror or str(error)), re=envelope.id)
+            return
+        self.link.send(Forked(order.worker, pid, start_time(pid)), re=envelope.id)
+
+    def _fork_twice(self, order: Fork) -> int:
+        """The worker's parent becomes the keeper (a child subreaper) when the process in the middle ends."""
+        read_end, write_end = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            self._middle(order, write_end)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as answer:
+            word = answer.read(32)
+        os.waitpid(middle, 0)
+        if not word.isdigit():
+            raise OSError(word.decode() or "the process in the middle died")
+        return int(word)
+
+    def _middle(self, order: Fork, write_end: int) -> None:
+        """Runs in the process in the middle, and its second half in the worker. Never returns."""
+        try:
+            worker = os.fork()
+        except OSError as error:
+            os.write(write_end, (error.strerror or "fork failed").encode())
+            os._exit(1)
+        if worker:
+            os.write(write_end, b"%d" % worker)
+            os._exit(0)
+        os.close(write_end)
+        self._work(order, leader=True)
+
+    def _become(self, envelope: Envelope) -> None:
+        self._work(body(envelope, Become), leader=False)
+
+    def _work(self, order: Fork, *, leader: bool) -> None:
+        """Runs in the worker. Never returns."""
+        assert self.prepared is not None
+        self.link.close()
+        child.run(self.prepared.serve, self.listeners, child.Spawn(self.path, self.load, order, leader))
+
+
+def prepare(work: Work) -> Prepared:
+    """Import the application; raises whatever it raises."""
+    match work:
+        case WebWork():
+            from . import web
+
+            return web.prepare(work)
+        case FunctionWork():
+            from . import function
+
+            return function.prepare(work)
+
+
+def unsafe(own: set[int]) -> list[str]:
+    """What of this process a fork would break: threads but the main one, connected stream sockets but `own`."""
+    return [*_threads(), *_connections(own)]
+
+
+def _threads() -> list[str]:
+    main = os.getpid()
+    named = {thread.native_id: thread.name for thread in threading.enumerate()}
+    tasks = [int(task) for task in os.listdir("/proc/self/task") if int(task) != main]
+    return [f"thread {named.get(task) or _comm(task)}" for task in tasks]
+
+
+def _comm(task: int) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/comm") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return str(task)
+
+
+def _connections(own: set[int]) -> list[str]:
+    found = []
+    for fd in (int(name) for name in os.listdir("/proc/self/fd")):
+        peer = None if fd in own else _peer(fd)
+        if peer is not None:
+            found.append(f"connection to {peer}")
+    return found
+
+
+def _peer(fd: int) -> Any:
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return None
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            return sock.getpeername() if sock.type == socket.SOCK_STREAM else None
+    except OSError:
+        return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
