@@ -78,6 +78,15 @@ class Peer:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         return {**kept, "BENCH_HEAVY": str(int(self.task.heavy))}
 
+    def call(self, argv: list[str]) -> str:
+        """What a command prints; RuntimeError with its complaint when it fails."""
+        done = subprocess.run(
+            argv, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+        if done.returncode:
+            raise RuntimeError(f"{argv[0]} exits {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
     def stop(self) -> None:
         """End the peer and whatever it left behind."""
         if self.process.poll() is None:
@@ -257,9 +266,7 @@ count = {self.task.workers}
         return [program("bkd"), "-c", str(self.folder / "bkd.toml"), "status"]
 
     def status(self) -> dict[str, Any]:
-        argv = [*self.status_command(), "--json"]
-        done = subprocess.run(argv, env=self.environment(), capture_output=True, check=True, timeout=30)
-        return dict(json.loads(done.stdout))
+        return dict(json.loads(self.call([*self.status_command(), "--json"])))
 
     def zygotes(self) -> list[int]:
         helpers = [helper for group in self.status()["groups"] for helper in group["helpers"]]

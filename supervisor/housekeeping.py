@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from . import rotation
 from ..ipc.message import Reopen
+from . import logfiles, rotation
 from .keeperlink import KeeperError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROTATION_PERIOD = 15.0
 ORPHAN_PERIOD = 0.1
-VIEWER = "from bkd.supervisor.viewer import main; main()"
+VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.argv[1:]))"
 
 
 class Housekeeping:
@@ -24,6 +24,7 @@ class Housekeeping:
 
     def __init__(self, master: "Master") -> None:
         self.master = master
+        self._moment = logfiles.moment(Path(master.run_dir, "log")) if master.files else ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -45,7 +46,7 @@ class Housekeeping:
     async def _show(self) -> None:
         """The viewer is a process of its own, so that a flood of output cannot delay a decision."""
         folder = str(Path(self.master.run_dir, "log"))
-        argv = [sys.executable, "-P", "-c", VIEWER, folder]
+        argv = [sys.executable, "-P", "-c", VIEWER, folder, self._moment]
         try:
             await self.master.keeper.order("spawn", argv=argv, birth="")
         except KeeperError as error:

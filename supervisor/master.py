@@ -173,9 +173,9 @@ class Master:
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid()))
         if not self.options.daemon:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
+        self.housekeeping = Housekeeping(self)
         self.turns.begin()
         self._dismiss_blank()
-        self.housekeeping = Housekeeping(self)
         self.housekeeping.begin()
 
     def _log_to(self) -> None:

@@ -95,7 +95,7 @@ class Programs:
                 self.status[process.worker] = said["STATUS"][:200]
 
         def allowed(pid: int) -> bool:
-            return pid == process.pid or (process.pid > 0 and pid in procfs.descendants(process.pid))
+            return process.pid > 0 and procfs.descends(pid, process.pid) is not False
 
         sock = NotifySocket(str(folder / f"{process.slot}.{process.worker}"), allowed=allowed, on_message=heard)
         self._sockets[process.worker] = sock

@@ -108,7 +108,7 @@ class Zygote:
         try:
             self._import()
         except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer
-            self.link.send(LoadFailed(_one_line(error), traceback.format_exc()), re=envelope.id)
+            self.link.send(LoadFailed(one_line(error), traceback.format_exc()), re=envelope.id)
             if self.load.solo:
                 traceback.print_exc()
                 sys.exit(1)
@@ -227,6 +227,7 @@ def _peer(fd: int) -> Any:
         return None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Type and first line of an error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

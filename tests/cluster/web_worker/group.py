@@ -83,11 +83,20 @@ class Group:
             theirs.close()
             self.workers.append(Worker(ours))
         self.codes = {}
+        self.listener = listeners[0]
+        self.clients = []
+
+    def client(self, listener=None):
+        """A new connection, closed with the group."""
+        self.clients.append(Client(listener or self.listener))
+        return self.clients[-1]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
+        for client in self.clients:
+            client.close()
         for index, worker in enumerate(self.workers):
             if worker.pid and index not in self.codes and self.process.poll() is None:
                 os.kill(worker.pid, 9)

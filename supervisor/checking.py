@@ -1,0 +1,118 @@
+"""`bkd check`: the configuration, and every application imported in a process of its own that is thrown away."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from typing import NamedTuple
+
+import click
+import msgspec
+
+from ..ipc.message import FunctionWork, Load, Loaded, LoadFailed, WebWork
+from . import readiness
+from .config.faults import ConfigError
+from .config.load import load
+from .config.schema import Config, GroupSection
+
+TRIAL = "from bkd.workers.trial import main; main()"
+
+
+class Finding(NamedTuple):
+    """What was found about one group: `fault` is "" when it would start, `note` is worth knowing all the same."""
+
+    group: str
+    fault: str = ""
+    note: str = ""
+    trace: str = ""
+
+
+def check(path: str, *, as_json: bool) -> int:
+    """Print every fault and a line per group; returns the exit code: 0, 1 when an import fails, 2 for the file."""
+    try:
+        config = load(path, os.environ, hostname=socket.gethostname())
+    except ConfigError as error:
+        faults = [{"key": fault.key, "expected": fault.expected, "found": fault.found} for fault in error.faults]
+        if as_json:
+            click.echo(json.dumps({"config": path, "ok": False, "faults": faults, "groups": []}))
+        else:
+            click.echo(str(error), err=True)
+        return 2
+    findings = [examine(config, group) for group in config.workers.values()]
+    _print(path, findings, as_json=as_json)
+    return 1 if any(finding.fault for finding in findings) else 0
+
+
+def examine(config: Config, group: GroupSection) -> Finding:
+    """Would this group start?"""
+    if group.kind == "command":
+        return _program(group)
+    if group.kind == "messages":
+        return Finding(group.name, "kind messages cannot be run by this version of bkd")
+    return _imported(config, group)
+
+
+def _program(group: GroupSection) -> Finding:
+    try:
+        readiness.parse(group.ready)
+    except ValueError as error:
+        return Finding(group.name, f"ready = {group.ready!r}: {error}")
+    program = group.command[0]
+    folder = group.cwd if os.sep in program else None
+    found = shutil.which(os.path.join(folder, program) if folder else program)  # noqa: PTH118
+    return Finding(group.name) if found else Finding(group.name, f"{program}: no such program")
+
+
+def _imported(config: Config, group: GroupSection) -> Finding:
+    work = FunctionWork(group.target) if group.kind == "python" else WebWork(group.app)
+    order = Load(config.app.name, group.name, 1, work, group.cwd, group.env)
+    answer_in, answer_out = os.pipe()
+    argv = [config.app.python or sys.executable, "-P", "-c", TRIAL, str(answer_out)]
+    try:
+        ended = subprocess.run(
+            argv,
+            input=msgspec.msgpack.encode(order),
+            pass_fds=[answer_out],
+            capture_output=True,
+            timeout=group.start_timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        os.close(answer_out)
+        return Finding(group.name, f"the import took longer than start_timeout ({group.start_timeout:g} s)")
+    except OSError as error:
+        os.close(answer_out)
+        return Finding(group.name, f"{argv[0]}: {error.strerror}")
+    os.close(answer_out)
+    with os.fdopen(answer_in, "rb") as answers:
+        answer = answers.read()
+    if not answer:
+        last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
+        return Finding(group.name, f"the process that imported it ended ({ended.returncode}): {last[0]}")
+    return _judged(group, answer)
+
+
+def _judged(group: GroupSection, answer: bytes) -> Finding:
+    failed = msgspec.msgpack.decode(answer, type=LoadFailed)
+    if failed.reason:
+        return Finding(group.name, failed.reason, trace=failed.trace)
+    unsafe = ", ".join(sorted(set(msgspec.msgpack.decode(answer, type=Loaded).unsafe)))
+    if unsafe and group.preload == "true":
+        return Finding(group.name, f'preload = "true", but after the import there are {unsafe}')
+    return Finding(group.name, note=f"preload is off: after the import there are {unsafe}" if unsafe else "")
+
+
+def _print(path: str, findings: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        groups = [{"name": f.group, "ok": not f.fault, "fault": f.fault or None, "note": f.note or None} for f in findings]
+        click.echo(json.dumps({"config": path, "ok": not any(f.fault for f in findings), "faults": [], "groups": groups}))
+        return
+    for finding in findings:
+        if finding.fault:
+            click.echo(f"{finding.group}: {finding.fault}", err=True)
+            if finding.trace:
+                click.echo(finding.trace.rstrip(), err=True)
+        else:
+            click.echo(f"{finding.group}: ok{f' ({finding.note})' if finding.note else ''}")
