@@ -51,9 +51,9 @@ class Peer:
     def status_command(self) -> list[str]:
         raise NotImplementedError(f"{type(self).__name__} has no status command")
 
-    def zygotes(self) -> list[int]:
-        """Processes that hold the application and serve nothing."""
-        return []
+    def parts(self) -> dict[str, set[int]]:
+        """Pids of the parts its supervision has, where they are worth telling apart."""
+        return {}
 
     def sleep_logs(self) -> Path:
         """Where the logs of sleepers lie, `*.log`."""
@@ -263,14 +263,18 @@ count = {self.task.workers}
         return [program("bkd"), "start"]
 
     def status_command(self) -> list[str]:
-        return [program("bkd"), "-c", str(self.folder / "bkd.toml"), "status"]
+        return [program("bkd"), "status", "-c", str(self.folder / "bkd.toml")]
 
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.call([*self.status_command(), "--json"])))
 
-    def zygotes(self) -> list[int]:
-        helpers = [helper for group in self.status()["groups"] for helper in group["helpers"]]
-        return [helper["pid"] for helper in helpers if helper["role"] == "zygote" and helper["pid"]]
+    def parts(self) -> dict[str, set[int]]:
+        status = self.status()
+        helpers = [helper for group in status["groups"] for helper in group["helpers"]]
+        return {
+            "keeper + master": {status["keeper_pid"], status["master_pid"]},
+            "zygotes": {helper["pid"] for helper in helpers if helper["role"] == "zygote" and helper["pid"]},
+        }
 
 
 class BkdWsgi(Bkd):

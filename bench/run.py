@@ -57,7 +57,7 @@ def one_round(case: Case, peer: str, options: dict[str, Any]) -> tuple[Figures, 
     try:
         return case.measure(peer, **options), ""
     except Exception as error:  # noqa: BLE001
-        return {}, "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+        return {}, "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
 
 
 def all_rounds(

@@ -11,7 +11,6 @@ from .frames import FrameReader, frame
 from .message import Envelope, Hello, Message, Refused, Welcome, body, decode, encode
 
 
-
 class Link:
     """Frames in both directions over one unix socket; descriptors that come along wait in `descriptors`."""
 

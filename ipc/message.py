@@ -78,8 +78,9 @@ Work = WebWork | FunctionWork
 
 
 class Load(Message, frozen=True):
-    """Order to a blank process: become the loader of one release, import its application; `solo`: it is to become one worker, and ends
-    when the import fails. `ping` and `orphan_timeout` in seconds, `keeper` is a pid, `log` a file ("": inherit)."""
+    """Order to a blank process: become the loader of one release, import its application.
+
+    `solo`: it is to become one worker, and ends when the import fails. `ping` and `orphan_timeout` in seconds, `keeper` is a pid, `log` a file ("": inherit)."""
 
     op = "zygote:load"
     app: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from . import applied_actions, events, exits
-from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, slot_names
+from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, Step, slot_names
 from .facts import (
     PreloadOff,
     ReleaseDropped,
@@ -25,7 +25,6 @@ from .facts import (
     WorkerReady,
     WorkerStarted,
 )
-
 from .rows import find, told, with_group, with_slot, with_worker
 
 SLEEPY = 0.05
@@ -227,6 +226,21 @@ def _overslept(cluster: Cluster, event: events.Overslept, now: float) -> Cluster
     return replace(cluster, judged_from=now)
 
 
+def _adopted(cluster: Cluster, event: events.Adopted, now: float) -> Cluster:
+    """Searches and kills that were under way died with the old master. Nobody is blamed for its absence."""
+    sweeps = tuple(replace(sweep, taken=False) for sweep in cluster.sweeps)
+    cluster = replace(cluster, sweeps=sweeps, judged_from=now)
+    for _, _, worker in list(cluster.workers()):
+        place = find(cluster, worker.id)
+        if place is None:
+            continue
+        ending = worker.ending
+        if ending is not None and ending.step == Step.KILLED:
+            worker = replace(worker, ending=replace(ending, step=Step.TERMED))
+        cluster = with_worker(cluster, place, replace(worker, trouble=None))
+    return cluster
+
+
 def _news_told(cluster: Cluster, event: events.NewsTold, now: float) -> Cluster:
     return replace(cluster, news=())
 
@@ -256,5 +270,6 @@ _HANDLERS: dict[type[events.Event], Callable[[Cluster, Any, float], Cluster]] = 
     events.Cleared: _cleared,
     events.StopAsked: _stop_asked,
     events.Overslept: _overslept,
+    events.Adopted: _adopted,
     events.NewsTold: _news_told,
 }

@@ -9,7 +9,7 @@ CALM = 1.0
 
 def decayed(score: float, since: float, now: float) -> float:
     """The score of `since` as it counts at `now`: it halves every HALF_LIFE seconds."""
-    return score * 0.5 ** (max(0.0, now - since) / HALF_LIFE)
+    return float(score * 0.5 ** (max(0.0, now - since) / HALF_LIFE))
 
 
 def delay(score: float, chance: float) -> float:
@@ -18,4 +18,4 @@ def delay(score: float, chance: float) -> float:
     Full jitter: anywhere between nothing and a bound that doubles with every death up to CAP, so that slots which
     died together do not come back together.
     """
-    return min(CAP, BASE * 2.0 ** min(score, 30.0)) * chance
+    return float(min(CAP, BASE * 2.0 ** min(score, 30.0)) * chance)

@@ -63,7 +63,8 @@ def holder_of(address: Address, number: int | None) -> str:
     except (psutil.Error, OSError):
         return ""
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == address.port and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+        if listens and connection.laddr[1] == address.port and connection.pid:
             return f": pid {connection.pid} ({_name(connection.pid)}) listens there"
     return ""
 
@@ -72,4 +73,4 @@ def _name(pid: int) -> str:
     try:
         return psutil.Process(pid).name()
     except psutil.Error:
-        return "gone" if not os.path.exists(f"/proc/{pid}") else "unknown"  # noqa: PTH110
+        return "gone" if not os.path.exists(f"/proc/{pid}") else "unknown"

@@ -61,7 +61,7 @@ def _program(group: GroupSection) -> Finding:
         return Finding(group.name, f"ready = {group.ready!r}: {error}")
     program = group.command[0]
     folder = group.cwd if os.sep in program else None
-    found = shutil.which(os.path.join(folder, program) if folder else program)  # noqa: PTH118
+    found = shutil.which(os.path.join(folder, program) if folder else program)
     return Finding(group.name) if found else Finding(group.name, f"{program}: no such program")
 
 
@@ -106,8 +106,12 @@ def _judged(group: GroupSection, answer: bytes) -> Finding:
 
 def _print(path: str, findings: list[Finding], *, as_json: bool) -> None:
     if as_json:
-        groups = [{"name": f.group, "ok": not f.fault, "fault": f.fault or None, "note": f.note or None} for f in findings]
-        click.echo(json.dumps({"config": path, "ok": not any(f.fault for f in findings), "faults": [], "groups": groups}))
+        groups = [
+            {"name": f.group, "ok": not f.fault, "fault": f.fault or None, "note": f.note or None} for f in findings
+        ]
+        click.echo(
+            json.dumps({"config": path, "ok": not any(f.fault for f in findings), "faults": [], "groups": groups})
+        )
         return
     for finding in findings:
         if finding.fault:

@@ -110,7 +110,7 @@ def stop(config: str | None, sock: str | None) -> int:
 def _keeper(socket_path: str) -> int:
     """A pidfd of the keeper, from its lock; -1 when there is none."""
     try:
-        with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:  # noqa: PTH118, PTH120, PTH123
+        with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:
             return os.pidfd_open(int(lock.read()))
     except (OSError, ValueError):
         return -1
@@ -173,10 +173,10 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, config: str | None, s
     """What workers print: bkd logs -f web."""
     from . import logfiles
 
-    folder = os.path.join(_run_dir(config, sock), "log")  # noqa: PTH118
+    folder = os.path.join(_run_dir(config, sock), "log")
     found = logfiles.log_names(folder, names)
     if not found and not follow:
-        raise click.ClickException(f"nothing in {folder}: with [log] mode = \"inherit\" it is in bkd's own output")
+        raise click.ClickException(f'nothing in {folder}: with [log] mode = "inherit" it is in bkd\'s own output')
     width = max((len(name) for name in found), default=8)
     source = logfiles.follow(folder, names, lines=lines) if follow else logfiles.tail(folder, names, lines)
     for name, line in source:
@@ -218,10 +218,10 @@ def _age(text: str) -> float:
 def _run_dir(config: str | None, sock: str | None) -> str:
     """The folder of a cluster, running or not."""
     if sock:
-        return os.path.dirname(os.path.abspath(sock))  # noqa: PTH100, PTH120
+        return os.path.dirname(os.path.abspath(sock))
     path = places.find_config(config, os.environ)
     for folder in places.run_dir_candidates(path, os.environ):
-        if os.path.isdir(folder):  # noqa: PTH112
+        if os.path.isdir(folder):
             return folder
     raise NotRunning(f"no cluster of {path} was ever started; start it with `bkd start`")
 

@@ -94,8 +94,13 @@ class Commands:
             if entry is None:
                 raise UsageError(f"this master knows no command {request.command.verb[:40]!r}")
             if who < entry.who:
-                raise BkdError(f"{request.command.verb} is for the role {entry.who.name.lower()}, yours is {who.name.lower()}")
+                raise BkdError(
+                    f"{request.command.verb} is for the role {entry.who.name.lower()}, yours is {who.name.lower()}"
+                )
             finished = await entry.handler(request)
+            if entry.who > Role.VIEWER:
+                await asyncio.sleep(0)  # the turn that takes the command's events up comes first
+                self.master.remember()
         except UsageError as error:
             finished = Finished(USAGE, err=f"bkd: {error}\n")
         except BkdError as error:
@@ -117,9 +122,7 @@ class Commands:
 
     async def _status(self, request: Request) -> Finished:
         master = self.master
-        facts = status.document(
-            master.turns.cluster, master.config, began=master.began, keeper=master.keeper_pid
-        )
+        facts = status.document(master.turns.cluster, master.config, began=master.began, keeper=master.keeper_pid)
         text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)
         return Finished(out=text)
 

@@ -26,11 +26,14 @@ CHARGED = frozenset({Cause.BOOT, Cause.CRASH, Cause.HUNG, Cause.OOM})
 def cause(worker: Worker, code: int | None, *, oom: bool) -> Cause:
     """The class of a death: what bkd ended itself is what bkd ended it for, then the exit status decides.
 
-    A signal that nobody here sent and that programs do not raise against themselves came from outside.
+    A signal that nobody here sent and that programs do not raise against themselves came from outside, and so did
+    an end that nobody saw.
     """
     if worker.ending is not None:
         return worker.ending.cause
-    if code is not None and code < 0:
+    if code is None:
+        return Cause.OUTSIDE
+    if code < 0:
         if -code == worker.signalled:
             return Cause.PLANNED
         if oom and -code == signal.SIGKILL:

@@ -165,5 +165,9 @@ class Overslept(Event, frozen=True):
     seconds: float
 
 
+class Adopted(Event, frozen=True):
+    """A new master takes over: what the old one had begun and cannot finish is begun again."""
+
+
 class NewsTold(Event, frozen=True):
     """The facts collected so far are in the journal."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class Housekeeping:
         """The keeper is gone and reaps nobody: look at the pids instead."""
         self._run(self._look())
 
-    def _run(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -74,7 +75,7 @@ class Housekeeping:
         except OSError as error:
             logger.warning("{} cannot be rotated: {}", path, error.strerror)
 
-    def _reopen(self, path: Path) -> "rotation.Reopen | None":
+    def _reopen(self, path: Path) -> Callable[[], None] | None:
         """How its writer is told to open the file anew; None for foreign programs."""
         loop = asyncio.get_running_loop()
         connections = [
@@ -84,7 +85,12 @@ class Housekeeping:
         ]
         if not connections:
             return None
-        return lambda: [loop.call_soon_threadsafe(connection.send, Reopen()) for connection in connections]
+
+        def reopen() -> None:
+            for connection in connections:
+                loop.call_soon_threadsafe(connection.send, Reopen())
+
+        return reopen
 
     async def _look(self) -> None:
         while True:

@@ -42,7 +42,7 @@ class Keeper:
         self.listeners: dict[str, socket.socket] = {}
         self.births: dict[int, int] = {}
         self.untold: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
-        self.locks: list[int] = []
+        self.locks: dict[str, int] = {}
         self.master = 0
         self.link: socket.socket | None = None
         self.blank = 0
@@ -113,7 +113,7 @@ class Keeper:
         self.starts = 1 if lived > 10.0 else self.starts
         delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
         self.restart_at = time.monotonic() + delay
-        print(f"bkd: the master ended ({_ending(status)}); starting it again", file=sys.stderr, flush=True)
+        sys.stderr.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
 
     def _leave(self, code: int) -> None:
         """The master never came up, or it died while leaving: nothing of the cluster stays behind."""
@@ -210,6 +210,8 @@ class Keeper:
 
     def _lock(self, order: dict[str, Any]) -> dict[str, Any]:
         """Hold a lock file for as long as the keeper lives; the answer names the holder when somebody else does."""
+        if order["path"] in self.locks:
+            return {}
         fd = os.open(order["path"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,7 +221,7 @@ class Keeper:
             return {"error": "locked", "holder": holder}
         os.ftruncate(fd, 0)
         os.write(fd, b"%d\n" % os.getpid())
-        self.locks.append(fd)
+        self.locks[order["path"]] = fd
         return {}
 
     def _spawn(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -79,11 +79,12 @@ class Loaders:
 
     # -- what comes back
 
-    def admit(self, loader: LoaderProcess, connection: Connection) -> None:
-        """A zygote has connected: give it its release."""
+    def admit(self, loader: LoaderProcess, connection: Connection, *, loaded: bool) -> None:
+        """A zygote has connected: give it its release, unless it has it from an earlier master."""
         loader.connection = connection
         connection.loader = loader.key
-        self._send_load(connection, loader.group, loader.release, f"{loader.group}.zygote", solo=False)
+        if not loaded:
+            self._send_load(connection, loader.group, loader.release, f"{loader.group}.zygote", solo=False)
 
     def admit_solo(self, process: Process, connection: Connection) -> None:
         """A process that is to become one worker has connected."""
@@ -209,6 +210,8 @@ class Loaders:
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]
 
     def _loaded(self, loader: LoaderProcess, loaded: Loaded) -> None:
+        if loader.loaded:
+            return
         loader.loaded = True
         self.context.post(
             events.LoaderReady(loader.group, loader.release, loaded.seconds, tuple(sorted(set(loaded.unsafe))))

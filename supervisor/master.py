@@ -18,8 +18,10 @@ from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError, FrameError
 from ..ipc.message import BootFailed, Command, Envelope, Hello, Ping, Ready, body
-from . import banner, events, spawning
-from .cluster import Phase, founded
+from ..ipc.processes import start_time
+from . import banner, events, procfs, spawning
+from .adoption import adopt
+from .cluster import Cluster, Phase, founded
 from .commands import Commands
 from .config.address import Inet, Unix, absolute_address, parse_address
 from .config.faults import ConfigError
@@ -31,16 +33,19 @@ from .facts import ClusterStarted, ClusterStopped, Fact, KeeperLost, MasterStart
 from .housekeeping import Housekeeping
 from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
+from .memory import Memory, State, records, restore, stamp
 from .reconcile import hopeless
 from .registry import LoaderProcess, Process, Registry
 from .roles import Role
 from .server import Server
 from .setup import Options, read_config, run_dir_of
+from .tree import Handle
 from .turns import Turns
 
 BACKLOG = 2048
 CONTROL_BACKLOG = 512
 BORN_LIMIT = 10.0
+SAVE_DELAY = 0.05
 STOP_SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", signal.SIGQUIT: "SIGQUIT"}
 
 
@@ -77,7 +82,7 @@ class Master:
         self.options, self.config = options, config
         self.run_dir = run_dir_of(options, config)
         self.files = options.logs_to_files(config)
-        self.journal = Journal(self.run_dir, limit=config.log.rotate, keep=max(1, config.log.keep))
+        self.journal = Journal(Path(self.run_dir), limit=config.log.rotate, keep=max(1, config.log.keep))
         self.registry = Registry()
         self.keeper = KeeperLink(options.fd)
         self.began = time.monotonic()
@@ -86,15 +91,18 @@ class Master:
         self.over: asyncio.Future[int]
         self.announced = False
         self.last_trace = ""
+        self.memory = Memory(self.run_dir)
+        self.adopting = False
+        self._saving: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Start everything, then live until the cluster is over; returns the exit code."""
         loop = asyncio.get_running_loop()
         self.over = loop.create_future()
-        born: asyncio.Future[dict[str, Any]] = loop.create_future()
-        self.keeper.on_event = lambda event, descriptors: born.set_result(event)
+        born: asyncio.Future[tuple[dict[str, Any], list[int]]] = loop.create_future()
+        self.keeper.on_event = lambda event, descriptors: born.set_result((event, descriptors))
         self.keeper.listen(loop)
-        self._found(await asyncio.wait_for(born, BORN_LIMIT))
+        self._found(*await asyncio.wait_for(born, BORN_LIMIT))
         await self._claim()
         await self._bind()
         self._begin()
@@ -102,11 +110,12 @@ class Master:
 
     # -- the start
 
-    def _found(self, born: dict[str, Any]) -> None:
-        """Make the parts; nothing is started yet."""
+    def _found(self, born: dict[str, Any], descriptors: list[int]) -> None:
+        """Make the parts, new or as the last master left them; nothing is started yet."""
         self.keeper_pid = born["keeper"]
-        exit_when = self.config.app.exit_when or ("failed" if self.keeper_pid == 1 else "never")
-        cluster = founded(self.config.workers, self.config.ping, exit_when_failed=exit_when == "failed")
+        self.keeper_start = start_time(self.keeper_pid)
+        state = self.memory.recall(self.keeper_pid, self.keeper_start)
+        cluster = self._remembered(state) if state is not None else self._fresh()
         self.turns = Turns(cluster, self._perform, self.tell)
         self.context = Context(
             config=self.config,
@@ -116,8 +125,22 @@ class Master:
             files=self.files,
             post=self.turns.post,
             is_last=self._is_last,
+            listeners=dict(zip(born["listeners"], descriptors, strict=True)),
             blank=born["blank"],
         )
+        self._compose()
+
+    def _fresh(self) -> Cluster:
+        exit_when = self.config.app.exit_when or ("failed" if self.keeper_pid == 1 else "never")
+        return founded(self.config.workers, self.config.ping, exit_when_failed=exit_when == "failed")
+
+    def _remembered(self, state: State) -> Cluster:
+        self.config, self.epoch, self.began = state.config, state.epoch + 1, state.began
+        self.adopting = self.announced = True
+        restore(self.registry, state)
+        return state.cluster
+
+    def _compose(self) -> None:
         self.effects = Effects(self.context, self.registry)
         self.effects.leaving = self._leave
         self.commands = Commands(self)
@@ -137,14 +160,17 @@ class Master:
             name = self.config.app.name
             raise StartError(f"{name} is already running (pid {holder}); stop it with `bkd stop`") from error
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
-        answer, descriptors = await self._order_listener("control", "unix", self.context.socket, mode=0o600)
+        if "control" not in self.context.listeners:
+            _, descriptors = await self._order_listener("control", "unix", self.context.socket, mode=0o600)
+            self.context.listeners["control"] = descriptors[0]
         server = Server(self.config.control, self.journal, self, self.epoch)
-        await server.listen(socket.socket(fileno=descriptors[0]))
+        await server.listen(socket.socket(fileno=os.dup(self.context.listeners["control"])))
 
     async def _bind(self) -> None:
         for settings in self.config.workers.values():
             for text in settings.bind:
-                self.context.listeners[text] = await self._bind_one(text)
+                if text not in self.context.listeners:
+                    self.context.listeners[text] = await self._bind_one(text)
 
     async def _bind_one(self, text: str) -> int:
         address = parse_address(absolute_address(text, self.config.base))
@@ -169,13 +195,17 @@ class Master:
     def _begin(self) -> None:
         self._log_to()
         self.keeper.tell("up")
-        self.tell(ClusterStarted(app=self.config.app.name, config=self.config.path))
-        self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid()))
-        if not self.options.daemon:
+        if not self.adopting:
+            self.tell(ClusterStarted(app=self.config.app.name, config=self.config.path))
+        self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
+        if not self.options.daemon and not self.adopting:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
         self.housekeeping = Housekeeping(self)
         self.turns.begin()
         self._dismiss_blank()
+        if self.adopting:
+            self._adoption = asyncio.get_running_loop().create_task(adopt(self))
+        self.remember()
         self.housekeeping.begin()
 
     def _log_to(self) -> None:
@@ -207,8 +237,19 @@ class Master:
 
     def _changed(self) -> None:
         """Called after every turn."""
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY, self.remember)
         if self.options.daemon and not self.announced:
             self._announce_start()
+
+    def remember(self) -> None:
+        """Write down what a next master has to know; called soon after every turn, and before a promise."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        workers, loaders = records(self.registry)
+        first = stamp(self.keeper_pid, self.keeper_start)
+        self.memory.keep(State(*first, self.epoch, self.began, self.config, self.turns.cluster, workers, loaders))
 
     def _announce_start(self) -> None:
         cluster = self.turns.cluster
@@ -276,6 +317,9 @@ class Master:
             self.keeper.tell("exit", code=code)
         except KeeperError:
             logger.error("the keeper is gone already")
+        if self._saving is not None:
+            self._saving.cancel()
+        self.memory.forget()
         self.over.set_result(code)
 
     # -- the control socket
@@ -284,17 +328,26 @@ class Master:
         """A worker or zygote says hello with the token of its spawn."""
         process = self.registry.by_token(hello.token)
         if process is None:
+            self._end_leftover(hello)
             return "nobody ordered this process"
         if process.pid and (process.pid, process.start) != (hello.pid, hello.start):
             return "another process has this token"
         if isinstance(process, LoaderProcess):
-            self.effects.loaders.admit(process, connection)
+            self.effects.loaders.admit(process, connection, loaded=hello.ready)
         elif hello.role == "zygote":
             connection.worker = process.worker
             self.effects.loaders.admit_solo(process, connection)
         else:
             self._admit_worker(process, connection, hello)
         return ""
+
+    def _end_leftover(self, hello: Hello) -> None:
+        """A child of our keeper whom no master remembers, of a spawn that was under way as the last one died."""
+        facts = procfs.read(hello.pid)
+        handle = Handle.open(hello.pid, hello.start)
+        if handle is not None and facts is not None and facts.ppid == self.keeper_pid:
+            handle.signal(signal.SIGKILL)
+            handle.close()
 
     def _admit_worker(self, process: Process, connection: Connection, hello: Hello) -> None:
         connection.worker = process.worker

@@ -5,7 +5,6 @@ name and run_dir of a usual file are found by reading its `[app]` section line b
 """
 
 # pathlib costs more to import than all of this
-# ruff: noqa: PTH102, PTH103, PTH109, PTH112, PTH113, PTH118, PTH119, PTH120, PTH121, PTH123
 
 import os
 

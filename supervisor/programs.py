@@ -56,11 +56,25 @@ class Programs:
         if early is not None:
             self.context.post(events.Exited(process.worker, os.waitstatus_to_exitcode(early)))
             return
+        await self._await_ready(process, check, notified, deadline)
+
+    def adopt(self, process: Process, *, ready: bool) -> None:
+        """Take over a program that an earlier master started."""
+        notified = asyncio.Event()
+        self._listen(process, notified)
+        if not ready:
+            settings = self.context.settings(process.group)
+            deadline = time.monotonic() + settings.start_timeout
+            self._run(self._await_ready(process, readiness.parse(settings.ready), notified, deadline))
+
+    async def _await_ready(
+        self, process: Process, check: readiness.Check, notified: asyncio.Event, deadline: float
+    ) -> None:
         try:
             await readiness.wait_ready(
                 check,
                 deadline=deadline,
-                pid=pid,
+                pid=process.pid,
                 log_path=process.log or None,
                 log_offset=process.log_offset,
                 notified=notified,

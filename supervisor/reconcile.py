@@ -43,7 +43,12 @@ def _group(cluster: Cluster, group: Group, spawner: "_Spawner", watch: Watch) ->
         workers = slot.workers
         if len(workers) == 1 and not slot.retired and not slot.held and not cluster.closing:
             worker = workers[0]
-            if worker.watched and worker.ending is None and worker.trouble is None and not group.settings.request_timeout:
+            if (
+                worker.watched
+                and worker.ending is None
+                and worker.trouble is None
+                and not group.settings.request_timeout
+            ):
                 if not watch.due(max(worker.progress, cluster.judged_from) + quiet):
                     continue
         yield from _slot(cluster, group, slot, spawner, watch)

@@ -5,8 +5,8 @@ away. One that cannot keeps writing to the same inode; then the head of the file
 
 - on ext4, xfs and others that can remove a range at the head, no line is lost; the cut lies on a block's border, so a
   line may begin in NAME.1 and end in NAME;
-- elsewhere (tmpfs, btrfs, NFS) the file is copied until nothing is new and then emptied: what is written in the few
-  microseconds in between is lost.
+- elsewhere (tmpfs, btrfs, NFS) the file is copied until nothing is new and then emptied: what is written in between,
+  some microseconds, a millisecond on a busy machine, is lost.
 
 Between the copy and the cut the file is locked (flock), so that a reader who locks it too never sees half of a cut.
 """

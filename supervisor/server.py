@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Protocol
 
 from ..ipc.errors import FrameError
-from ..ipc.message import VERSION, Command, Envelope, Hello, Message, Refused, Welcome, body
+from ..ipc.message import Command, Envelope, Hello, Message, Refused, Welcome, body
+from ..ipc.message_names import VERSION
 from ..ipc.processes import start_time
 from .config.schema import ControlSection
 from .connection import Connection

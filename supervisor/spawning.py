@@ -72,7 +72,7 @@ def redirect(path: str) -> None:
 
 def children() -> list[int]:
     """Pids of this process's living children and zombies (Linux with CONFIG_PROC_CHILDREN, else none)."""
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as listing:
         return [int(pid) for pid in listing.read().split()]
     return []
 
@@ -123,7 +123,7 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)
             return
         except TimeoutError:
             pass
@@ -136,4 +136,4 @@ def close_listener(listener: socket.socket) -> None:
     listener.close()
     if name:
         with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+            os.unlink(name)

@@ -151,7 +151,7 @@ def table(status: dict[str, Any]) -> str:
         f"{status['app']} {status['state']} for {up} on {status['host']}"
         f"  (keeper {status['keeper_pid']}, master {status['master_pid']}, bkd {status['version']})"
     ]
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     heads: dict[int, str] = {}
     for group in status["groups"]:
         heads[len(rows)] = _head(group)

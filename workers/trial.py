@@ -23,7 +23,7 @@ def _tried(load: Load, answer: int) -> Loaded | LoadFailed:
     os.environ.update(load.env)
     try:
         os.chdir(load.cwd)
-        sys.path.insert(0, os.path.realpath(load.cwd))  # noqa: PTH
+        sys.path.insert(0, os.path.realpath(load.cwd))
         with contextlib.redirect_stdout(sys.stderr):
             prepare(load.work)
     except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer

@@ -4,6 +4,7 @@ Single-threaded; it serves nothing and sends no heartbeats. The same program bec
 `worker:become` instead of `zygote:fork`. Runs in a process the keeper spawned; its parent is the keeper.
 """
 
+import contextlib
 import gc
 import os
 import socket
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 from setproctitle import setproctitle
 
-from ..ipc.errors import BkdError, NotConnected
+from ..ipc.errors import BkdError, DeadlineError, NotConnected
 from ..ipc.link import Link
 from ..ipc.message import (
     Become,
@@ -40,6 +41,7 @@ from . import child
 from .supervision import Supervision
 
 CONNECT_LIMIT = 5.0
+RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 
 
 class Prepared(Protocol):
@@ -59,6 +61,7 @@ class Birth(msgspec.Struct):
 def main() -> None:
     """Entry point of a blank process: wait to be born, then serve the master until it goes."""
     setproctitle("bkd: blank")
+    parent = os.getppid()
     if "warm" in sys.argv:
         from . import web  # noqa: F401 - imported before it is known to be needed, to save that time later
     line = sys.stdin.buffer.readline()
@@ -71,11 +74,29 @@ def main() -> None:
     hello = Hello(role="zygote", token=birth.token, pid=os.getpid(), start=start_time(os.getpid()))
     try:
         link, _welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
-        Zygote(link, birth.socket).run()
-    except NotConnected:
-        return
+        zygote = Zygote(link, birth.socket)
+        while True:
+            with contextlib.suppress(NotConnected):
+                zygote.run()
+            zygote.link.close()
+            zygote.link = reconnected(
+                birth.socket, msgspec.structs.replace(hello, ready=zygote.loaded is not None), parent
+            )
     except BkdError as error:
         sys.exit(f"bkd: {error}")
+
+
+def reconnected(path: str, hello: Hello, keeper: int) -> Link:
+    """The next master. Without one, and without the keeper that would start it, a zygote ends at once."""
+    delay = RETRY_FIRST
+    while True:
+        time.sleep(delay)
+        delay = min(RETRY_CAP, delay * 2)
+        try:
+            return Link.connect(path, hello, timeout=CONNECT_LIMIT)[0]
+        except (NotConnected, DeadlineError):
+            if os.getppid() != keeper:
+                sys.exit(0)
 
 
 class Zygote:
@@ -85,6 +106,7 @@ class Zygote:
         self.link, self.path = link, path
         self.load = Load()
         self.prepared: Prepared | None = None
+        self.loaded: Loaded | None = None
         self.listeners: list[socket.socket] = []
         self.orders: dict[str, Callable[[Envelope], None]] = {
             Load.op: self._load,
@@ -93,7 +115,9 @@ class Zygote:
         }
 
     def run(self) -> None:
-        """Obey until the master closes the connection."""
+        """Obey until the connection breaks. A new master hears again what the old one may have missed."""
+        if self.loaded is not None:
+            self.link.send(self.loaded)
         while True:
             envelope = self.link.receive(None)
             self.orders[envelope.op](envelope)
@@ -114,8 +138,8 @@ class Zygote:
                 sys.exit(1)
             return
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} ready")
-        seconds = time.monotonic() - started
-        self.link.send(Loaded(seconds, unsafe(self._own_descriptors())), re=envelope.id)
+        self.loaded = Loaded(time.monotonic() - started, unsafe(self._own_descriptors()))
+        self.link.send(self.loaded, re=envelope.id)
 
     def _import(self) -> None:
         """With the collector off, so that what is imported lies together and is never touched again."""
@@ -202,7 +226,7 @@ def _threads() -> list[str]:
 
 def _comm(task: int) -> str:
     try:
-        with open(f"/proc/self/task/{task}/comm") as file:  # noqa: PTH123
+        with open(f"/proc/self/task/{task}/comm") as file:
             return file.read().strip()
     except OSError:
         return str(task)

@@ -1,4 +1,4 @@
-"""What supervision costs while nothing happens: everything that is neither a worker nor holds the application."""
+"""What supervision costs while nothing happens: everything that is not a worker."""
 
 import time
 
@@ -7,17 +7,19 @@ from case import Case, Figures
 from peers import Peer, Task, running
 
 
-def roles(peer: Peer) -> dict[str, list[int]]:
-    """Pids by role. A worker is what has answered; the rest supervises, but for the zygotes."""
+def roles(peer: Peer) -> dict[str, set[int]]:
+    """Pids by role. A worker is what has answered; everything else supervises. The parts of that come after it."""
     serving = set(peer.answering())
-    zygotes = set(peer.zygotes())
-    everything = {peer.pid, *proc.tree(peer.pid)}
-    return {"supervisor": sorted(everything - serving - zygotes), "zygote": sorted(zygotes), "workers": sorted(serving)}
+    supervising = {peer.pid, *proc.tree(peer.pid)} - serving
+    found = {"workers": serving, "supervision": supervising}
+    if parts := peer.parts():
+        found |= parts | {"other helpers": supervising.difference(*parts.values())}
+    return found
 
 
 def measure(name: str, *, workers: int = 8, settle: float = 5.0, seconds: float = 30.0) -> Figures:
     with running(name, Task(workers=workers)) as peer:
-        by_role = {role: pids for role, pids in roles(peer).items() if pids}
+        by_role = roles(peer)
         time.sleep(settle)
         since = time.monotonic()
         before = {role: proc.cpu_seconds(pids) for role, pids in by_role.items()}

@@ -60,7 +60,7 @@ def parse_host(text: str) -> str:
 def absolute_address(text: str, base: str) -> str:
     """The same address with the path of a unix socket made absolute."""
     address = parse_address(text)
-    return f"unix:{os.path.join(base, address.path)}" if isinstance(address, Unix) else text  # noqa: PTH118
+    return f"unix:{os.path.join(base, address.path)}" if isinstance(address, Unix) else text
 
 
 def clash(address: Address) -> Address | None:

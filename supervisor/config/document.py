@@ -13,12 +13,12 @@ _PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)",
 def read(path: str) -> dict[str, Any]:
     """The tables of the file; raises ConfigError when it cannot be read or is not TOML."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(path, [Fault("", "a file that can be read", reason.lower())]) from error
-    return parse(content, os.path.basename(path))  # noqa: PTH119
+    return parse(content, os.path.basename(path))
 
 
 def parse(content: bytes, source: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _resolved(name: str, options: dict[str, Any], base: str) -> GroupSection:
 def below(base: str, path: str) -> str:
     """`path` seen from `base`, links and `..` kept: what a link points to may change later."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    return "/" + "/".join(parts) if path.startswith("/") else os.path.join(base, *parts)  # noqa: PTH118
+    return "/" + "/".join(parts) if path.startswith("/") else os.path.join(base, *parts)
 
 
 def _check_needed(group: GroupSection, table: object, key: Key, faults: Faults) -> None:

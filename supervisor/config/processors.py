@@ -19,7 +19,7 @@ class Mount(NamedTuple):
 def read_file(path: str) -> str | None:
     """The content, None where there is no such file or it may not be read: then it limits nothing."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except OSError:
         return None

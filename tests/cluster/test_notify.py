@@ -160,11 +160,11 @@ def test_descriptors_are_not_kept(tmp_path, sender):
         worker = server.run_worker("" if sender == "stranger" else STORE)
         if sender == "stranger":
             worker = server.start(STORE + "\nwait()")
-        before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        before = set(os.listdir("/proc/self/fd"))
 
         assert await asyncio.to_thread(worker.stdout.readline) == b"True\n"
 
-        assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+        assert set(os.listdir("/proc/self/fd")) <= before
         assert [message for _, message in server.heard] == ([{"STATUS": "x"}] if sender == "worker" else [])
 
     serve(tmp_path, scenario)

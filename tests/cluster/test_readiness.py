@@ -180,15 +180,15 @@ def test_a_probe_leaves_no_descriptor_behind_when_it_is_cancelled(port, program)
     program(port).listen()
 
     async def main():
-        before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        before = set(os.listdir("/proc/self/fd"))
         check = parse(f"http://127.0.0.1:{port}/")
         task = asyncio.create_task(wait_ready(check, deadline=time.monotonic() + PATIENCE))
-        while set(os.listdir("/proc/self/fd")) <= before:  # noqa: PTH208
+        while set(os.listdir("/proc/self/fd")) <= before:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+        assert set(os.listdir("/proc/self/fd")) <= before
 
     asyncio.run(main())
 

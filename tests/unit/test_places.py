@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 def names(path, environ=None):
     """The name of the application that the candidates are made of, and whether there are several of them."""
     first, *others = run_dir_candidates(str(path), environ or {})
-    return os.path.basename(first), bool(others)  # noqa: PTH119
+    return os.path.basename(first), bool(others)
 
 
 def test_a_configuration_is_found_in_order(folder, tmp_path):
@@ -220,7 +220,7 @@ def test_the_server_takes_the_first_place_it_can_have(folder, tmp_path):
     (folder / "bkd.toml").write_text(f'[app]\nname = "shop"\n{WEB}')
     chosen = choose_run_dir("bkd.toml", {})
     assert chosen == str(tmp_path / "run" / "shop")
-    assert os.stat(chosen).st_mode & 0o777 == 0o700  # noqa: PTH116
+    assert os.stat(chosen).st_mode & 0o777 == 0o700
     assert choose_run_dir("bkd.toml", {}) == chosen
     (tmp_path / "run" / "shop").chmod(0o750)
     assert choose_run_dir("bkd.toml", {}) == chosen

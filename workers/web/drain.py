@@ -1,7 +1,7 @@
 """Leaving without losing a request.
 
-The order matters: the gates close at an exact point; connections on their way arrive; from then on every response
-says `Connection: close`; a connection without a request is closed only after it has been idle for `lame_duck`;
+The order matters: the gates close at an exact point; from there on every response says `Connection: close`; accepted
+connections on their way arrive; a connection without a request is closed only after it has been idle for `lame_duck`;
 streams and websockets run until they end. The whole has no deadline of its own: that is the supervisor's, by SIGTERM.
 """
 
@@ -33,13 +33,13 @@ class Drain:
         """Returns when nothing is open any more. `last`: nobody else accepts, so the queue is emptied first."""
         for gate in self._gates:
             gate.close()
+        self._traffic.announce_close()
         if last:
             self.empty()
         await self._welcome.settled()
-        self._traffic.announce_close()
-        await self._connections_gone()
-        while work := self._traffic.work():
-            await asyncio.wait(work)
+        while self._traffic.connections or self._traffic.work():
+            await self._connections_gone()
+            await self._work_done()
 
     def empty(self) -> None:
         """Accept what is queued now."""
@@ -53,6 +53,10 @@ class Drain:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
+
+    async def _work_done(self) -> None:
+        if work := self._traffic.work():
+            await asyncio.wait(work)
 
     def _close_idle(self, now: float) -> float:
         """Close what has been idle long enough; seconds until the next look."""

@@ -1,0 +1,133 @@
+"""What a master cannot ask back from its processes: `run_dir/state`, MessagePack, replaced as a whole.
+
+It is of use only to a master of the same boot below the same keeper; anything else in the file is ignored. That is
+why it is not synced to the disk: it has to survive the master's death, not the machine's.
+"""
+
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from .cluster import Cluster
+from .config.schema import Config
+from .procfs import boot_id
+from .registry import LoaderProcess, Process, Registry
+
+SCHEMA = 1
+
+
+class WorkerRecord(msgspec.Struct, frozen=True):
+    """A worker's process: see `registry.Process`."""
+
+    worker: int
+    group: str
+    slot: str
+    release: int
+    token: str
+    tree: str
+    pid: int
+    start: int
+    log: str
+
+
+class LoaderRecord(msgspec.Struct, frozen=True):
+    """A zygote's process: see `registry.LoaderProcess`."""
+
+    group: str
+    release: int
+    token: str
+    pid: int
+    start: int
+    loaded: bool
+
+
+class State(msgspec.Struct, frozen=True):
+    """One whole file. `keeper` and `keeper_start` say under whom it was written."""
+
+    schema: int
+    boot: str
+    keeper: int
+    keeper_start: int
+    epoch: int
+    began: float
+    config: Config
+    cluster: Cluster
+    workers: list[WorkerRecord]
+    loaders: list[LoaderRecord]
+
+
+class _Stamp(msgspec.Struct):
+    """What must fit before the rest is even looked at."""
+
+    schema: int = 0
+    boot: str = ""
+    keeper: int = 0
+    keeper_start: int = 0
+
+
+class Memory:
+    """The file of one run directory."""
+
+    def __init__(self, run_dir: str) -> None:
+        self.path = Path(run_dir, "state")
+        self._fault = ""
+
+    def recall(self, keeper: int, keeper_start: int) -> State | None:
+        """The state as the last master below this keeper left it, None when there is none to trust."""
+        try:
+            data = self.path.read_bytes()
+            stamp = msgspec.msgpack.decode(data, type=_Stamp)
+            if stamp != _Stamp(SCHEMA, boot_id(), keeper, keeper_start):
+                return None
+            return msgspec.msgpack.decode(data, type=State)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            logger.error("{} cannot be used: {}", self.path, error)
+            return None
+
+    def keep(self, state: State) -> None:
+        """Replace the file. A disk that does not take it is told once; the cluster runs on."""
+        draft = self.path.with_suffix(".new")
+        try:
+            draft.write_bytes(msgspec.msgpack.encode(state))
+            draft.replace(self.path)
+            self._fault = ""
+        except OSError as error:
+            if str(error) != self._fault:
+                self._fault = str(error)
+                logger.error("{} cannot be written: {}; a restart of the master would forget", self.path, error)
+
+    def forget(self) -> None:
+        """The cluster is over."""
+        self.path.unlink(missing_ok=True)
+
+
+def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]:
+    """The processes as rows."""
+    workers = [
+        WorkerRecord(p.worker, p.group, p.slot, p.release, p.token, p.tree, p.pid, p.start, p.log)
+        for p in registry.workers.values()
+    ]
+    loaders = [LoaderRecord(p.group, p.release, p.token, p.pid, p.start, p.loaded) for p in registry.loaders.values()]
+    return workers, loaders
+
+
+def restore(registry: Registry, state: State) -> None:
+    """The processes back in the registry; those that have ended meanwhile have no living handle."""
+    for row in state.workers:
+        process = Process(row.worker, row.group, row.slot, row.release, row.token, row.tree, log=row.log)
+        registry.add(process)
+        if row.pid:
+            registry.born(process, row.pid, row.start)
+    for one in state.loaders:
+        loader = LoaderProcess(one.group, one.release, one.token, loaded=one.loaded)
+        registry.add(loader)
+        if one.pid:
+            registry.born(loader, one.pid, one.start)
+
+
+def stamp(keeper: int, keeper_start: int) -> tuple[int, str, int, int]:
+    """The first four fields of a state written now."""
+    return SCHEMA, boot_id(), keeper, keeper_start
