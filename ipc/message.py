@@ -80,7 +80,9 @@ Work = WebWork | FunctionWork
 class Load(Message, frozen=True):
     """Order to a blank process: become the loader of one release, import its application.
 
-    `solo`: it is to become one worker, and ends when the import fails. `ping` and `orphan_timeout` in seconds, `keeper` is a pid, `log` a file ("": inherit)."""
+    `solo`: it is to become one worker, and ends when the import fails. `ping` and `orphan_timeout` are in seconds,
+    `keeper` is a pid, `log` a file ("": inherit).
+    """
 
     op = "zygote:load"
     app: str = ""

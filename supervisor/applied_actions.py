@@ -39,6 +39,8 @@ def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cl
     release = group.releases[action.release]
     release = replace(release, loader=Loader.ABSENT, pid=0, why=action.why, next_try=now)
     cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
+    if cluster.closing is not None:
+        return cluster
     return told(cluster, ReleaseDropped(group=action.group, release=action.release, why=action.why))
 
 

@@ -1,12 +1,7 @@
 """What the foreground of `bkd start` begins with: what runs where, and what to do next."""
 
-import errno
-import os
-
-import psutil
-
 from .. import __version__
-from .config.address import Address, Inet, parse_address
+from .config.address import Inet, parse_address
 from .config.schema import Config, GroupSection
 
 
@@ -52,25 +47,3 @@ def log_format(colours: bool) -> str:
     if colours:
         return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{message}</level>"
     return "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
-
-
-def holder_of(address: Address, number: int | None) -> str:
-    """Who has the port, as a clause for an error message; "" when that cannot be known."""
-    if number != errno.EADDRINUSE or not isinstance(address, Inet):
-        return ""
-    try:
-        connections = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):
-        return ""
-    for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr[1] == address.port and connection.pid:
-            return f": pid {connection.pid} ({_name(connection.pid)}) listens there"
-    return ""
-
-
-def _name(pid: int) -> str:
-    try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
-        return "gone" if not os.path.exists(f"/proc/{pid}") else "unknown"

@@ -138,6 +138,8 @@ class Commands:
 
     def told(self, fact: Fact) -> None:
         """Something happened: whoever waits for the stop sees it."""
+        if isinstance(fact, CommandGiven):
+            return
         for request in self._stopping:
             request.progress(fact.describe())
 

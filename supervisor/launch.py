@@ -44,7 +44,7 @@ def _in_background(options: dict[str, Any]) -> int:
 
 
 def _relay(report: int) -> int:
-    """Runs in the terminal's process: show what the starting cluster says; the line after a zero byte is the exit code."""
+    """Runs in the terminal's process: show what the starting cluster says; behind a zero byte is the exit code."""
     text = b""
     while not (REPORT_END in text and text.endswith(b"\n")):
         chunk = os.read(report, 65536)

@@ -16,30 +16,27 @@ from typing import Any
 from loguru import logger
 from setproctitle import setproctitle
 
-from ..ipc.errors import BkdError, FrameError
-from ..ipc.message import BootFailed, Command, Envelope, Hello, Ping, Ready, body
+from ..ipc.errors import BkdError
 from ..ipc.processes import start_time
-from . import banner, events, procfs, spawning
+from . import banner, events, spawning
 from .adoption import adopt
 from .cluster import Cluster, Phase, founded
 from .commands import Commands
-from .config.address import Inet, Unix, absolute_address, parse_address
 from .config.faults import ConfigError
 from .config.schema import Config
-from .connection import Connection
 from .context import Context
 from .effects import Effects
 from .facts import ClusterStarted, ClusterStopped, Fact, KeeperLost, MasterStarted, ReleaseFailed
+from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
+from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
 from .reconcile import hopeless
-from .registry import LoaderProcess, Process, Registry
-from .roles import Role
+from .registry import Registry
 from .server import Server
 from .setup import Options, read_config, run_dir_of
-from .tree import Handle
 from .turns import Turns
 
 BACKLOG = 2048
@@ -104,7 +101,6 @@ class Master:
         self.keeper.listen(loop)
         self._found(*await asyncio.wait_for(born, BORN_LIMIT))
         await self._claim()
-        await self._bind()
         self._begin()
         return await self.over
 
@@ -117,6 +113,7 @@ class Master:
         state = self.memory.recall(self.keeper_pid, self.keeper_start)
         cluster = self._remembered(state) if state is not None else self._fresh()
         self.turns = Turns(cluster, self._perform, self.tell)
+        self.listeners = Listeners(self.keeper, dict(zip(born["listeners"], descriptors, strict=True)))
         self.context = Context(
             config=self.config,
             run_dir=self.run_dir,
@@ -125,7 +122,7 @@ class Master:
             files=self.files,
             post=self.turns.post,
             is_last=self._is_last,
-            listeners=dict(zip(born["listeners"], descriptors, strict=True)),
+            listeners=self.listeners.found,
             blank=born["blank"],
         )
         self._compose()
@@ -144,13 +141,14 @@ class Master:
         self.effects = Effects(self.context, self.registry)
         self.effects.leaving = self._leave
         self.commands = Commands(self)
+        self.hall = Hall(self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid)
         self.turns.changed = self._changed
         self.keeper.on_event = self._heard_keeper
         self.keeper.on_lost = self._keeper_lost
         setproctitle(f"bkd: {self.config.app.name} master")
 
     async def _claim(self) -> None:
-        """The run directory is ours alone, and the control socket is there before anything is started."""
+        """The run directory and every address are ours before anything is started."""
         try:
             await self.keeper.order("lock", path=f"{self.run_dir}/lock")
         except KeeperError as error:
@@ -160,37 +158,12 @@ class Master:
             name = self.config.app.name
             raise StartError(f"{name} is already running (pid {holder}); stop it with `bkd stop`") from error
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
-        if "control" not in self.context.listeners:
-            _, descriptors = await self._order_listener("control", "unix", self.context.socket, mode=0o600)
-            self.context.listeners["control"] = descriptors[0]
-        server = Server(self.config.control, self.journal, self, self.epoch)
-        await server.listen(socket.socket(fileno=os.dup(self.context.listeners["control"])))
-
-    async def _bind(self) -> None:
+        server = Server(self.config.control, self.journal, self.hall, self.epoch)
+        control = await self.listeners.control(self.context.socket)
+        await server.listen(socket.socket(fileno=os.dup(control)))
         for settings in self.config.workers.values():
             for text in settings.bind:
-                if text not in self.context.listeners:
-                    self.context.listeners[text] = await self._bind_one(text)
-
-    async def _bind_one(self, text: str) -> int:
-        address = parse_address(absolute_address(text, self.config.base))
-        try:
-            if isinstance(address, Unix):
-                _, descriptors = await self._order_listener(text, "unix", address.path, mode=0o666)
-            elif isinstance(address, Inet):
-                family, resolved = await _resolve(address)
-                _, descriptors = await self._order_listener(text, family, resolved)
-            else:
-                raise StartError(f"{text}: socket activation is not supported yet; give an address")
-        except KeeperError as error:
-            raise StartError(f"cannot listen on {text}: {error}{banner.holder_of(address, error.errno)}") from error
-        return descriptors[0]
-
-    async def _order_listener(self, name: str, family: str, address: object, mode: int = 0) -> tuple[Any, list[int]]:
-        backlog = BACKLOG if name != "control" else CONTROL_BACKLOG
-        return await self.keeper.order(
-            "bind", name=name, family=family, address=address, backlog=backlog, **({"mode": mode} if mode else {})
-        )
+                await self.listeners.web(text, self.config.base)
 
     def _begin(self) -> None:
         self._log_to()
@@ -322,92 +295,7 @@ class Master:
         self.memory.forget()
         self.over.set_result(code)
 
-    # -- the control socket
-
-    def admit(self, connection: Connection, hello: Hello) -> str:
-        """A worker or zygote says hello with the token of its spawn."""
-        process = self.registry.by_token(hello.token)
-        if process is None:
-            self._end_leftover(hello)
-            return "nobody ordered this process"
-        if process.pid and (process.pid, process.start) != (hello.pid, hello.start):
-            return "another process has this token"
-        if isinstance(process, LoaderProcess):
-            self.effects.loaders.admit(process, connection, loaded=hello.ready)
-        elif hello.role == "zygote":
-            connection.worker = process.worker
-            self.effects.loaders.admit_solo(process, connection)
-        else:
-            self._admit_worker(process, connection, hello)
-        return ""
-
-    def _end_leftover(self, hello: Hello) -> None:
-        """A child of our keeper whom no master remembers, of a spawn that was under way as the last one died."""
-        facts = procfs.read(hello.pid)
-        handle = Handle.open(hello.pid, hello.start)
-        if handle is not None and facts is not None and facts.ppid == self.keeper_pid:
-            handle.signal(signal.SIGKILL)
-            handle.close()
-
-    def _admit_worker(self, process: Process, connection: Connection, hello: Hello) -> None:
-        connection.worker = process.worker
-        process.connection = connection
-        self.effects.loaders.spawned(process.worker, hello.pid, hello.start)
-        if hello.ready:
-            self.turns.post(events.BecameReady(process.worker))
-
-    def heard(self, connection: Connection, envelope: Envelope) -> None:
-        """A message of a worker or zygote."""
-        if connection.loader is not None:
-            loader = self.registry.loaders.get(connection.loader)
-            if loader is not None and loader.connection is connection:
-                self.effects.loaders.heard(loader, envelope)
-            return
-        process = self.registry.workers.get(connection.worker)
-        if process is None:
-            return
-        if connection.role == "zygote":
-            self.effects.loaders.heard_solo(process, connection, envelope)
-        else:
-            self._heard_worker(process, envelope)
-
-    def _heard_worker(self, process: Process, envelope: Envelope) -> None:
-        match envelope.op:
-            case Ping.op:
-                ping = body(envelope, Ping)
-                self.turns.post(
-                    events.Pinged(process.worker, ping.lag, ping.in_flight, ping.oldest, ping.rss, ping.cpu)
-                )
-            case Ready.op:
-                self.turns.post(events.BecameReady(process.worker))
-            case BootFailed.op:
-                self.turns.post(events.BootFailed(process.worker, body(envelope, BootFailed).reason))
-            case _:
-                raise FrameError(f"a worker may not say {envelope.op[:80]}")
-
-    def lost(self, connection: Connection) -> None:
-        """A connection is gone; the process's end, if it ended, is told by the keeper."""
-        process = self.registry.workers.get(connection.worker)
-        if process is not None and process.connection is connection:
-            process.connection = None
-
-    def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
-        """A client gives a command."""
-        self.commands.give(connection, envelope.id, command, who)
-
 
 def slot_is_up(slot: Any) -> bool:
     """Whether a start may call this slot done: it is ready, or has finished its work."""
     return bool(slot.done or slot.held or (slot.active is not None and slot.active.phase == Phase.READY))
-
-
-async def _resolve(address: Inet) -> tuple[str, list[Any]]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except socket.gaierror as error:
-        raise StartError(f"cannot listen on {address.host}: {error.strerror}") from error
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    family, *_rest, where = found[0]
-    return ("inet6" if family == socket.AF_INET6 else "inet"), list(where[:2])

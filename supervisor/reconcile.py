@@ -48,9 +48,9 @@ def _group(cluster: Cluster, group: Group, spawner: "_Spawner", watch: Watch) ->
                 and worker.ending is None
                 and worker.trouble is None
                 and not group.settings.request_timeout
+                and not watch.due(max(worker.progress, cluster.judged_from) + quiet)
             ):
-                if not watch.due(max(worker.progress, cluster.judged_from) + quiet):
-                    continue
+                continue
         yield from _slot(cluster, group, slot, spawner, watch)
 
 

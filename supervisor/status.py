@@ -33,7 +33,6 @@ def document(cluster: Cluster, config: Config, *, began: float, keeper: int) -> 
 
 
 def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
-    release = group.releases[group.current]
     return {
         "name": group.name,
         "kind": group.settings.kind,

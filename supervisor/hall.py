@@ -1,0 +1,98 @@
+"""Where welcomed connections go: which process a worker or zygote is, and what its messages mean."""
+
+import signal
+from collections.abc import Callable
+
+from ..ipc.errors import FrameError
+from ..ipc.message import BootFailed, Command, Envelope, Hello, Ping, Ready, body
+from . import events, procfs
+from .commands import Commands
+from .connection import Connection
+from .loaders import Loaders
+from .registry import LoaderProcess, Process, Registry
+from .roles import Role
+from .tree import Handle
+
+
+class Hall:
+    """Turns what processes say into events; commands of clients go to the table."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        loaders: Loaders,
+        commands: Commands,
+        post: Callable[[events.Event], None],
+        keeper_pid: int,
+    ) -> None:
+        self.registry, self.loaders, self.commands = registry, loaders, commands
+        self.post, self.keeper_pid = post, keeper_pid
+
+    def admit(self, connection: Connection, hello: Hello) -> str:
+        """A worker or zygote says hello with the token of its spawn."""
+        process = self.registry.by_token(hello.token)
+        if process is None:
+            self._end_leftover(hello)
+            return "nobody ordered this process"
+        if process.pid and (process.pid, process.start) != (hello.pid, hello.start):
+            return "another process has this token"
+        if isinstance(process, LoaderProcess):
+            self.loaders.admit(process, connection, loaded=hello.ready)
+        elif hello.role == "zygote":
+            connection.worker = process.worker
+            self.loaders.admit_solo(process, connection)
+        else:
+            self._admit_worker(process, connection, hello)
+        return ""
+
+    def _end_leftover(self, hello: Hello) -> None:
+        """A child of our keeper whom no master remembers, of a spawn that was under way as the last one died."""
+        facts = procfs.read(hello.pid)
+        handle = Handle.open(hello.pid, hello.start)
+        if handle is not None and facts is not None and facts.ppid == self.keeper_pid:
+            handle.signal(signal.SIGKILL)
+            handle.close()
+
+    def _admit_worker(self, process: Process, connection: Connection, hello: Hello) -> None:
+        connection.worker = process.worker
+        process.connection = connection
+        self.loaders.spawned(process.worker, hello.pid, hello.start)
+        if hello.ready:
+            self.post(events.BecameReady(process.worker))
+
+    def heard(self, connection: Connection, envelope: Envelope) -> None:
+        """A message of a worker or zygote."""
+        if connection.loader is not None:
+            loader = self.registry.loaders.get(connection.loader)
+            if loader is not None and loader.connection is connection:
+                self.loaders.heard(loader, envelope)
+            return
+        process = self.registry.workers.get(connection.worker)
+        if process is None:
+            return
+        if connection.role == "zygote":
+            self.loaders.heard_solo(process, connection, envelope)
+        else:
+            self._heard_worker(process, envelope)
+
+    def _heard_worker(self, process: Process, envelope: Envelope) -> None:
+        match envelope.op:
+            case Ping.op:
+                ping = body(envelope, Ping)
+                self.post(events.Pinged(process.worker, ping.lag, ping.in_flight, ping.oldest, ping.rss, ping.cpu))
+            case Ready.op:
+                self.post(events.BecameReady(process.worker))
+            case BootFailed.op:
+                self.post(events.BootFailed(process.worker, body(envelope, BootFailed).reason))
+            case _:
+                raise FrameError(f"a worker may not say {envelope.op[:80]}")
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone; the process's end, if it ended, is told by the keeper."""
+        process = self.registry.workers.get(connection.worker)
+        if process is not None and process.connection is connection:
+            process.connection = None
+
+    def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
+        """A client gives a command."""
+        self.commands.give(connection, envelope.id, command, who)
