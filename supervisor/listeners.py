@@ -3,9 +3,8 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 from typing import Any
-
-import psutil
 
 from ..ipc.errors import BkdError
 from .config.address import Address, Inet, Unix, absolute_address, parse_address
@@ -72,6 +71,8 @@ def _holder(address: Address, number: int | None) -> str:
     """Who has the port, as a clause for an error message; "" when that cannot be known."""
     if number != errno.EADDRINUSE or not isinstance(address, Inet):
         return ""
+    import psutil
+
     try:
         connections = psutil.net_connections("tcp")
     except (psutil.Error, OSError):
@@ -85,6 +86,6 @@ def _holder(address: Address, number: int | None) -> str:
 
 def _name(pid: int) -> str:
     try:
-        return psutil.Process(pid).name()
-    except psutil.Error:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
         return "gone"

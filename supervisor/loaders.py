@@ -55,7 +55,7 @@ class Loaders:
         """Start a zygote for this release; `LoaderReady` or `LoaderFailed` will follow."""
         loader = LoaderProcess(action.group, action.release)
         self.registry.add(loader)
-        self._run(self._start(loader))
+        self._run(self._start(loader, self._take_blank(action.group)))
 
     def drop(self, action: actions.DropLoader) -> None:
         """End a zygote; what was ordered from it and is not there will not come."""
@@ -140,9 +140,17 @@ class Loaders:
 
     # -- inside
 
-    async def _start(self, loader: LoaderProcess) -> None:
+    def _take_blank(self, group: str) -> int:
+        """The process that was started before the configuration was known: what it imported suits a web group."""
+        settings = self.context.settings(group)
+        if settings.kind != "web" or self.context.config.app.python:
+            return 0
+        blank, self.context.blank = self.context.blank, 0
+        return blank
+
+    async def _start(self, loader: LoaderProcess, blank: int) -> None:
         try:
-            pid, start = await self._blank(loader)
+            pid, start = await self._born(loader, blank)
         except KeeperError as error:
             self.registry.forget(loader)
             reason = f"{self._python()}: {error}"
@@ -154,11 +162,9 @@ class Loaders:
         if loader.connection is None and self.registry.loaders.get(loader.key) is loader:
             self._fail(loader, f"{self._python()} did not connect within {HELLO_LIMIT:g} s: is bkd installed there?")
 
-    async def _blank(self, loader: LoaderProcess) -> tuple[int, int]:
-        """The one that was started before the configuration was known, else a new one."""
-        blank, self.context.blank = self.context.blank, 0
+    async def _born(self, loader: LoaderProcess, blank: int) -> tuple[int, int]:
         birth = self._birth(loader.token)
-        if blank and not self.context.config.app.python:
+        if blank:
             self.context.keeper.tell("birth", pid=blank, birth=birth)
             return blank, start_time(blank)
         return await self._spawn(birth, self.context.log_path(f"{loader.group}.zygote"), {})

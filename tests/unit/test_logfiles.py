@@ -376,7 +376,6 @@ def test_follow_before_there_is_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        (b"plain", "plain"),
         (b"tab\tstays\r", "tab\tstays"),
         ("grüße 日本 🎉".encode(), "grüße 日本 🎉"),
         (b"\xff\xfe", "\ufffd\ufffd"),

@@ -141,8 +141,8 @@ def _by_name(required: list[str]) -> Interface | None:
 
 
 def strict(app: Callable[..., Any], interface: Interface) -> Callable[..., Any]:
-    """`app` with exactly the arguments of its interface: uvicorn tries every application as a factory first, which
-    would start one that takes any arguments."""
+    """`app`, behind a function of just its arguments if it would take none: uvicorn tries every application as a
+    factory first."""
 
     def asgi3(scope: Any, receive: Any, send: Any) -> Any:
         return app(scope, receive, send)
@@ -150,4 +150,14 @@ def strict(app: Callable[..., Any], interface: Interface) -> Callable[..., Any]:
     def asgi2(scope: Any) -> Any:
         return app(scope)
 
-    return asgi2 if interface is Interface.ASGI2 else asgi3
+    if _takes_none(inspect.signature(app)):
+        return asgi2 if interface is Interface.ASGI2 else asgi3
+    return app
+
+
+def _takes_none(signature: inspect.Signature) -> bool:
+    try:
+        signature.bind()
+    except TypeError:
+        return False
+    return True

@@ -20,6 +20,8 @@ from ..supervision import Load
 Header = tuple[bytes, bytes]
 CLOSE: Header = (b"connection", b"close")
 
+_data_received = HttpToolsProtocol.data_received  # super() would cost more
+
 
 class Connections(set[Any]):
     """The open connections, upgraded ones included; `changed` is called after each one that comes or goes."""
@@ -42,7 +44,7 @@ class Connections(set[Any]):
 
 
 class Traffic(ServerState):
-    """Everything open in this worker: connections, requests with the time they began, tasks of websockets.
+    """Everything open in this worker: connections, requests with the connection they came on, tasks of websockets.
 
     Requests in flight hold the very list `default_headers` was when they arrived. So there is one list for ever, and
     it is changed in place: what the drain adds reaches all of them.
@@ -51,7 +53,7 @@ class Traffic(ServerState):
     def __init__(self, headers: list[Header], changed: Callable[[], None]) -> None:
         super().__init__()
         self.connections = Connections(changed)
-        self.requests: dict[asyncio.Task[None], tuple[RequestResponseCycle, float]] = {}
+        self.requests: dict[asyncio.Task[None], Http] = {}
         self.default_headers = [*_date(), *headers]
         self.upgraded = ServerState()
         self.upgraded.connections = self.connections
@@ -67,9 +69,10 @@ class Traffic(ServerState):
         self.default_headers.append(CLOSE)
 
     def load(self) -> Load:
-        """Called in the heartbeat thread. A response that has begun, a stream say, does not count as waiting."""
+        """Called in the heartbeat thread. A request's age counts from its last byte to the first of its response:
+        an upload does not age, nor does a stream. A client that went away does not end its request."""
         running = list(self.requests.values())
-        waiting = [began for cycle, began in running if not cycle.response_started]
+        waiting = [connection.touched for connection in running if not connection.cycle.response_started]
         oldest = monotonic() - min(waiting) if waiting else 0.0
         return Load(len(running) + len(self.tasks), oldest)
 
@@ -100,11 +103,11 @@ class Http(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.touched = monotonic()
-        super().data_received(data)
+        _data_received(self, data)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
-        self.requests[task] = (cycle, monotonic())
+        self.requests[task] = self
         task.add_done_callback(self.requests.pop)
 
     def handle_websocket_upgrade(self) -> None:

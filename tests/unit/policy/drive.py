@@ -1,0 +1,196 @@
+"""A cluster in the hands of a test: events in, actions and facts out; the clock is a number that the test sets."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+from bkd.supervisor import actions, events
+from bkd.supervisor.apply import apply
+from bkd.supervisor.cluster import Cluster, Group, Observation, Slot, Worker, founded
+from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.facts import Fact
+from bkd.supervisor.reconcile import Plan, reconcile
+
+START = 1000.0
+MOST_ROUNDS = 20
+
+A = TypeVar("A", bound=actions.Action)
+F = TypeVar("F", bound=Fact)
+
+
+class Look(NamedTuple):
+    """What /proc will say of a slot's worker: state letter, CPU seconds used and waited for per second, a debugger."""
+
+    state: str = "S"
+    busy: float = 0.0
+    waiting: float = 0.0
+    traced: bool = False
+
+    def at(self, now: float) -> Observation:
+        """The observation made at this moment."""
+        return Observation(now, self.state, self.busy * now, self.waiting * now, self.traced)
+
+
+def web(name: str = "web", count: int = 1, **settings: object) -> GroupSection:
+    """A group of web workers with the defaults of the configuration."""
+    return GroupSection(name=name, kind="web", count=count, **settings)
+
+
+def python(name: str = "jobs", count: int = 1, **settings: object) -> GroupSection:
+    """A group of plain functions."""
+    return GroupSection(name=name, kind="python", count=count, **{"restart": "failure", **settings})
+
+
+def command(name: str = "cache", count: int = 1, **settings: object) -> GroupSection:
+    """A group of foreign programs."""
+    return GroupSection(name=name, kind="command", count=count, **{"restart": "failure", **settings})
+
+
+class Drive:
+    """Plays the shell: takes every action, answers looks, evidence and sweeps at once unless told not to.
+
+    What a test has to play itself: loaders, births, readiness, heartbeats and deaths.
+    """
+
+    def __init__(
+        self, *groups: GroupSection, ping: PingSection | None = None, exit_when_failed: bool = False, now: float = START
+    ) -> None:
+        sections = {group.name: group for group in groups}
+        self.cluster: Cluster = founded(sections, ping or PingSection(), exit_when_failed=exit_when_failed)
+        self.now = now
+        self.taken: list[actions.Action] = []
+        self.facts: list[Fact] = []
+        self.looks: dict[str, Look] = {}
+        self.sees = self.gathers = self.sweeps = True
+        self.rounds = 0
+        self.settle()
+
+    # -- the clock
+
+    def at(self, seconds: float) -> list[actions.Action]:
+        """Move the clock to START + seconds, sleeping from wake to wake; gives what was done on the way."""
+        before = len(self.taken)
+        while (wake := self.plan().wake) < START + seconds:
+            assert wake > self.now, "the policy is awake for ever"
+            self.now = wake
+            self.settle()
+        self.now = max(self.now, START + seconds)
+        self.settle()
+        return self.taken[before:]
+
+    def later(self, seconds: float) -> list[actions.Action]:
+        """Move the clock on."""
+        return self.at(self.now - START + seconds)
+
+    # -- events and actions
+
+    def happen(self, *what: events.Event) -> list[actions.Action]:
+        """All of this happens now; gives what is done about it."""
+        for event in what:
+            self._apply(event)
+        return self.settle()
+
+    def settle(self) -> list[actions.Action]:
+        """One turn: take actions until there are none."""
+        before = len(self.taken)
+        for self.rounds in range(1, MOST_ROUNDS + 1):
+            plan = self.plan()
+            if not plan.actions:
+                return self.taken[before:]
+            for action in plan.actions:
+                self._take(action)
+        raise AssertionError(f"still busy after {MOST_ROUNDS} rounds: {plan.actions}")
+
+    def plan(self) -> Plan:
+        """What the policy wants now; nothing is taken."""
+        return reconcile(self.cluster, self.now)
+
+    def did(self, kind: type[A]) -> list[A]:
+        """All actions of one kind since the beginning."""
+        return list(_of(kind, self.taken))
+
+    def told(self, kind: type[F]) -> list[F]:
+        """All facts of one kind since the beginning."""
+        return list(_of(kind, self.facts))
+
+    def _apply(self, event: events.Event) -> None:
+        self.cluster = apply(self.cluster, event, self.now)
+        self.facts.extend(self.cluster.news)
+        self.cluster = apply(self.cluster, events.NewsTold(), self.now)
+
+    def _take(self, action: actions.Action) -> None:
+        self.taken.append(action)
+        answer = self._answer(action)
+        self._apply(events.Taken(action))
+        if answer is not None:
+            self._apply(answer)
+
+    def _answer(self, action: actions.Action) -> events.Event | None:
+        if isinstance(action, actions.Observe) and self.sees:
+            look = self.looks.get(self.cluster.places[action.worker], Look())
+            return events.Observed(action.worker, look.at(self.now))
+        if isinstance(action, actions.Condemn) and self.gathers:
+            return events.Gathered(action.worker)
+        if isinstance(action, actions.Sweep) and self.sweeps:
+            return events.Swept(action.worker)
+        return None
+
+    # -- the world
+
+    def load(self, group: str = "web", unsafe: tuple[str, ...] = ()) -> list[actions.Action]:
+        """The group's loader has imported the application."""
+        return self.happen(events.LoaderReady(group, self.group(group).current, 0.5, unsafe))
+
+    def born(self, slot: str) -> list[actions.Action]:
+        """The slot's ordered process exists."""
+        worker = self.worker(slot)
+        return self.happen(events.Spawned(worker.id, 100 + worker.id, 7))
+
+    def ready(self, slot: str, *, watched: bool = True) -> Worker:
+        """The slot's worker is born, if it was not, and does its work."""
+        if not self.worker(slot).pid:
+            self.born(slot)
+        self.happen(events.BecameReady(self.worker(slot).id, watched))
+        return self.worker(slot)
+
+    def up(self, *, watched: bool = True) -> "Drive":
+        """Everything that may run is ready now."""
+        for name, group in self.cluster.groups.items():
+            if group.forks:
+                self.load(name)
+            for slot in list(group.slots):
+                self.ready(slot, watched=watched)
+        return self
+
+    def ping(self, slot: str, **fields: float) -> None:
+        """A heartbeat of the slot's worker; like in the master, it alone makes no turn."""
+        self._apply(events.Pinged(self.worker(slot).id, **{"lag": 0.001, **fields}))
+
+    def dies(self, slot: str, code: int | None = 1, *, oom: bool = False, chance: float = 0.5) -> list[actions.Action]:
+        """The slot's newest worker ends."""
+        worker = self.slot(slot).workers[-1]
+        return self.happen(events.Exited(worker.id, code, oom, chance))
+
+    # -- rows
+
+    def group(self, name: str = "web") -> Group:
+        """The group of that name."""
+        return self.cluster.groups[name]
+
+    def slot(self, name: str) -> Slot:
+        """The slot of that name."""
+        return self.group(name.rpartition(".")[0]).slots[name]
+
+    def worker(self, slot: str) -> Worker:
+        """The worker that is meant to stay in this slot; there must be one."""
+        worker = self.slot(slot).active
+        assert worker is not None, f"{slot} has no worker"
+        return worker
+
+
+def _of(kind: type[A], things: list[object]) -> Iterator[A]:
+    return (thing for thing in things if isinstance(thing, kind))
+
+
+def kinds(done: list[actions.Action]) -> list[str]:
+    """The names of the actions, in order."""
+    return [type(action).__name__ for action in done]
