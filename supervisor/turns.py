@@ -56,6 +56,7 @@ class Turns:
                 break
             for action in plan.actions:
                 self.cluster = apply(self.cluster, Taken(action), now)
+                self._report()
                 self._perform(action)
         self._report()
         self._sleep(now if plan.actions else plan.wake)

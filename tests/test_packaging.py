@@ -1,4 +1,4 @@
-"""What is built and installed. The ways to a false green are looked at: a folder left out in silence, one file checked."""
+"""What is built and installed. The ways to a false green are looked at: a folder left out in silence, half checked."""
 
 import os
 import re

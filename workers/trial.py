@@ -3,12 +3,12 @@
 import contextlib
 import os
 import sys
-import traceback
 
 import msgspec
 
 from ..ipc.message import Load, Loaded, LoadFailed
-from .zygote import one_line, prepare, unsafe
+from . import trace
+from .zygote import prepare, unsafe
 
 
 def main() -> None:
@@ -27,5 +27,5 @@ def _tried(load: Load, answer: int) -> Loaded | LoadFailed:
         with contextlib.redirect_stdout(sys.stderr):
             prepare(load.work)
     except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer
-        return LoadFailed(one_line(error), traceback.format_exc())
+        return LoadFailed(trace.one_line(error), trace.told(error))
     return Loaded(unsafe=unsafe(set()))

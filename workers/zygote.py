@@ -12,7 +12,6 @@ import stat
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -37,7 +36,7 @@ from ..ipc.message import (
     body,
 )
 from ..ipc.processes import start_time
-from . import child
+from . import child, trace
 from .supervision import Supervision
 
 CONNECT_LIMIT = 5.0
@@ -132,9 +131,9 @@ class Zygote:
         try:
             self._import()
         except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer
-            self.link.send(LoadFailed(one_line(error), traceback.format_exc()), re=envelope.id)
+            self.link.send(LoadFailed(trace.one_line(error), trace.told(error)), re=envelope.id)
             if self.load.solo:
-                traceback.print_exc()
+                sys.stderr.write(trace.told(error))
                 sys.exit(1)
             return
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} ready")
@@ -249,9 +248,3 @@ def _peer(fd: int) -> Any:
             return sock.getpeername() if sock.type == socket.SOCK_STREAM else None
     except OSError:
         return None
-
-
-def one_line(error: BaseException) -> str:
-    """Type and first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -46,13 +46,18 @@ def command(name: str = "cache", count: int = 1, **settings: object) -> GroupSec
 
 
 class Drive:
-    """Plays the shell: takes every action, answers looks, evidence and sweeps at once unless told not to.
+    """Plays the shell: takes every action; births, looks, evidence and sweeps come at once unless told not to.
 
-    What a test has to play itself: loaders, births, readiness, heartbeats and deaths.
+    What a test has to play itself: loaders, readiness, heartbeats and deaths.
     """
 
     def __init__(
-        self, *groups: GroupSection, ping: PingSection | None = None, exit_when_failed: bool = False, now: float = START
+        self,
+        *groups: GroupSection,
+        ping: PingSection | None = None,
+        exit_when_failed: bool = False,
+        births: bool = True,
+        now: float = START,
     ) -> None:
         sections = {group.name: group for group in groups}
         self.cluster: Cluster = founded(sections, ping or PingSection(), exit_when_failed=exit_when_failed)
@@ -60,6 +65,7 @@ class Drive:
         self.taken: list[actions.Action] = []
         self.facts: list[Fact] = []
         self.looks: dict[str, Look] = {}
+        self.births = births
         self.sees = self.gathers = self.sweeps = True
         self.rounds = 0
         self.settle()
@@ -125,6 +131,8 @@ class Drive:
             self._apply(answer)
 
     def _answer(self, action: actions.Action) -> events.Event | None:
+        if isinstance(action, actions.Spawn) and self.births:
+            return events.Spawned(action.worker, 100 + action.worker, 7)
         if isinstance(action, actions.Observe) and self.sees:
             look = self.looks.get(self.cluster.places[action.worker], Look())
             return events.Observed(action.worker, look.at(self.now))
@@ -146,9 +154,7 @@ class Drive:
         return self.happen(events.Spawned(worker.id, 100 + worker.id, 7))
 
     def ready(self, slot: str, *, watched: bool = True) -> Worker:
-        """The slot's worker is born, if it was not, and does its work."""
-        if not self.worker(slot).pid:
-            self.born(slot)
+        """The slot's worker does its work from now on."""
         self.happen(events.BecameReady(self.worker(slot).id, watched))
         return self.worker(slot)
 

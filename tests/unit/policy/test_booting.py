@@ -44,14 +44,12 @@ def test_ready_said_twice_counts_once():
 def test_a_slow_import_is_never_killed_by_pings():
     drive = Drive(web(start_timeout=120.0))
     drive.load()
-    drive.born("web.1")
     assert drive.later(119) == []
 
 
 def test_a_boot_has_a_limit_of_its_own():
     drive = Drive(web(start_timeout=5.0))
     drive.load()
-    drive.born("web.1")
     assert kinds(drive.later(5.0))[:2] == ["Condemn", "Terminate"]
     assert drive.told(WorkerHung)[0].verdict == "slow boot"
     assert drive.slot("web.1").boot_failures == 1
@@ -59,7 +57,7 @@ def test_a_boot_has_a_limit_of_its_own():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_order_unanswered_for_five_seconds_replaces_the_zygote(count):
-    drive = Drive(web(count=count))
+    drive = Drive(web(count=count), births=False)
     drive.load()
     assert drive.later(4.9) == []
     drive.now += 0.2
@@ -67,7 +65,7 @@ def test_an_order_unanswered_for_five_seconds_replaces_the_zygote(count):
 
 
 def test_the_orders_of_a_dropped_zygote_fail_and_are_given_to_the_next():
-    drive = Drive(web())
+    drive = Drive(web(), births=False)
     drive.load()
     order = drive.worker("web.1").id
     drive.now += 5.1
@@ -81,7 +79,7 @@ def test_the_orders_of_a_dropped_zygote_fail_and_are_given_to_the_next():
 
 
 def test_a_dropped_zygote_is_not_dropped_again():
-    drive = Drive(web())
+    drive = Drive(web(), births=False)
     drive.load()
     drive.now += 5.1
     for action in drive.plan().actions:
@@ -102,7 +100,6 @@ def test_an_import_has_the_same_limit_as_a_boot():
 def test_a_failed_boot_is_charged_and_delayed():
     drive = Drive(web())
     drive.load()
-    drive.born("web.1")
     drive.happen(events.BootFailed(drive.worker("web.1").id, "ImportError: no module named shop"))
     assert drive.dies("web.1", 3) == []
     slot = drive.slot("web.1")
@@ -113,7 +110,7 @@ def test_a_failed_boot_is_charged_and_delayed():
 
 
 def test_a_process_that_could_not_be_made_is_charged_like_a_failed_boot():
-    drive = Drive(web())
+    drive = Drive(web(), births=False)
     drive.load()
     drive.happen(events.SpawnFailed(drive.worker("web.1").id, "fork: Resource temporarily unavailable"))
     slot = drive.slot("web.1")
@@ -148,7 +145,6 @@ def test_three_failed_boots_in_a_row_are_hopeless_while_nothing_was_ever_ready()
     drive.load()
     for number in range(3):
         assert drive.cluster.closing is None, number
-        drive.born("web.1")
         drive.dies("web.1", 1)
         drive.later(2)
     assert drive.cluster.closing is not None

@@ -57,7 +57,6 @@ def broken(count: int = 4) -> Drive:
     drive.later(10)
     for name in ("web.2", "web.1"):
         drive.dies(name)
-        drive.born(name)
     drive.dies("web.1")
     assert drive.group().breaker.open_since is not None
     return drive

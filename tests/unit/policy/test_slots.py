@@ -87,7 +87,6 @@ def test_kills_from_outside_are_shown_but_neither_charged_nor_delayed_up_to_30_a
     drive = settled(web())
     for number in range(30):
         assert "Spawn" in kinds(drive.dies("web.1", -9)), number
-        drive.born("web.1")
         drive.later(1)
     assert drive.slot("web.1").score == 0.0
     assert {fact.cause for fact in drive.told(WorkerExited)} == {"killed from outside"}
@@ -177,7 +176,6 @@ def test_a_finished_worker_is_said_to_be_done():
 
 def test_a_program_that_finishes_before_it_counts_as_ready_is_done_too():
     drive = Drive(command(restart="failure"))
-    drive.born("cache.1")
     drive.dies("cache.1", 0)
     assert drive.slot("cache.1").done
 
@@ -192,7 +190,6 @@ def test_a_hung_worker_is_not_replaced_when_restart_is_never():
 
 def test_a_worker_that_boots_too_slowly_and_obeys_sigterm_has_not_finished_its_work():
     drive = Drive(python(restart="failure", start_timeout=5.0, preload="false"))
-    drive.born("jobs.1")
     drive.later(5.1)
     old = drive.slot("jobs.1").workers[0]
     drive.happen(events.Exited(old.id, 0))
