@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .master import Master
 
 ROTATION_PERIOD = 15.0
+ROTATION_PAUSE = 0.05
 ORPHAN_PERIOD = 0.1
 VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.argv[1:]))"
 
@@ -55,36 +56,32 @@ class Housekeeping:
 
     async def _rotate_for_ever(self) -> None:
         log = self.master.config.log
-        while True:
+        while log.rotate:
             await asyncio.sleep(ROTATION_PERIOD)
-            if not log.rotate:
-                continue
-            for path in sorted(Path(self.master.run_dir, "log").glob("*.log")):
+            for path in self._logs():
                 await self._rotate(path, log.rotate, log.keep)
+
+    def _logs(self) -> list[Path]:
+        """Every file that is there, and every one that is being written to: it may have been moved away."""
+        written = {Path(process.log) for process in self.master.registry.workers.values() if process.log}
+        return sorted(written | set(Path(self.master.run_dir, "log").glob("*.log")))
 
     async def _rotate(self, path: Path, limit: int, keep: int) -> None:
         """In a thread: a disk may make it wait, and the master must not."""
+        reopen = self._reopen(path)
         try:
-            if path.stat().st_size < limit:
-                return
-            reopen = self._reopen(path)
             while await asyncio.to_thread(rotation.rotate, path, limit=limit, keep=keep, reopen=reopen):
-                await asyncio.sleep(0)
-        except FileNotFoundError:
-            return
+                await asyncio.sleep(ROTATION_PAUSE)
         except OSError as error:
             logger.warning("{} cannot be rotated: {}", path, error.strerror)
 
     def _reopen(self, path: Path) -> Callable[[], None] | None:
-        """How its writer is told to open the file anew; None for foreign programs."""
-        loop = asyncio.get_running_loop()
-        connections = [
-            process.connection
-            for process in self.master.registry.workers.values()
-            if process.log == str(path) and process.connection is not None
-        ]
-        if not connections:
+        """How its writers are told to open the file anew; None if one of them cannot be told."""
+        writers = [process for process in self.master.registry.workers.values() if process.log == str(path)]
+        connections = [process.connection for process in writers if process.connection is not None]
+        if not connections or len(connections) < len(writers):
             return None
+        loop = asyncio.get_running_loop()
 
         def reopen() -> None:
             for connection in connections:

@@ -19,13 +19,11 @@ from .rotation import SUFFIX, Part, name_of, open_part
 Folder = str | os.PathLike[str]
 Line = tuple[str, str]
 
-LONGEST_LINE = 64 << 10
-PATIENCE = 1.0
+LONGEST_LINE, PATIENCE = 64 << 10, 1.0
 TURN = 256 << 10
 SHARE, LEAST_SHARE = 64 << 10, 4 << 10
 
-_BREATH = 0.02
-_LOCK_PATIENCE = 1.0
+_BREATH, _LOCK_PATIENCE = 0.02, 1.0
 
 _PLAIN = "\x1b[0m"
 _CONTROLS = [*range(9), *range(10, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
@@ -77,7 +75,7 @@ class Stream:
         return inf if self._unfinished_since is None else self._unfinished_since + self._patience
 
     def left(self) -> int:
-        """Bytes there are to read, as far as the files are known."""
+        """Bytes there are to read, if no file was cut since the last reading."""
         return sum(part.left() for part in self._held())
 
     def pending(self) -> bool:
@@ -88,14 +86,21 @@ class Stream:
         """When something was last written (wall clock), 0 if there is nothing."""
         return max((part.written() for part in self._parts), default=0.0)
 
-    def skip(self, leave: int) -> int:
-        """Drop all but the lines in the last `leave` bytes; returns how many bytes that were."""
-        before = self.left()
-        while len(self._parts) > 1:
-            self._finish_first()
-        if self._parts:
+    def skip(self, over: int, leave: int) -> int:
+        """When more than `over` bytes wait, drop all but the lines in the last `leave`; returns how many that were."""
+        if self.left() <= over:
+            return 0
+        with self._steady() as live:
+            if self._locked_since is not None:
+                return 0
+            self._refresh(live)
+            before = self.left()
+            if before <= over:
+                return 0
+            while len(self._parts) > 1:
+                self._finish_first()
             self._parts[0].seek_line(leave)
-        return before - self.left()
+            return before - self.left()
 
     def rewind(self, lines: int) -> None:
         """Go to the last `lines` lines there are now (0: to the end). Raises OSError."""
@@ -104,7 +109,9 @@ class Stream:
             for part in self._parts:
                 part.position = part.size()
             if lines and self._parts:
-                self._seek_back(lines + self._parts[-1].ends_in_newline())
+                missing = lines + self._parts[-1].ends_in_newline()
+                for part in reversed(self._parts):
+                    missing = missing and part.seek_back(missing)
             while len(self._parts) > 1 and not self._parts[0].left():
                 self._advance()
 
@@ -194,9 +201,7 @@ class Stream:
         self._parts.append(current)
 
     def _late(self, amount: int) -> list[bytes]:
-        if self._older is None or not self._older.left():
-            return []
-        return self._older.read(amount, self._longest)[1]
+        return self._older.read(amount, self._longest)[1] if self._older and self._older.left() else []
 
     def _advance(self) -> bool:
         if len(self._parts) < 2:
@@ -214,12 +219,6 @@ class Stream:
     def _finish_first(self) -> None:
         self._parts[0].position = self._parts[0].size()
         self._advance()
-
-    def _seek_back(self, newlines: int) -> None:
-        for part in reversed(self._parts):
-            newlines = part.seek_back(newlines)
-            if not newlines:
-                break
 
     def _let_go(self) -> None:
         """A deleted file that was read would only keep its blocks from the disk."""
@@ -248,8 +247,7 @@ class Follower:
         self._folder, self._names = os.fspath(folder), names
         self._watch = Watch(self._folder)
         self._dirty = dict.fromkeys(log_names(folder, names))
-        self._found = False
-        self._faults: dict[str, str] = {}
+        self._found, self._faults = False, dict[str, str]()
         places = _places(since or "")
         for name in self._dirty:
             self.streams[name] = stream = self._stream(name)
@@ -340,9 +338,10 @@ def tail(folder: Folder, names: Sequence[str] = (), lines: int = 10) -> Iterator
     follower = Follower(folder, names, lines=lines)
     try:
         for name, stream in sorted(follower.streams.items(), key=lambda item: item[1].written()):
-            end = stream.consumed + stream.left()
-            while stream.consumed < end and stream.pending():
-                yield from ((name, show(line)) for line in stream.read(min(SHARE, end - stream.consumed)))
+            at, end = -1, stream.consumed + stream.left()
+            while stream.consumed < end and (stream.consumed > at or stream.pending()):
+                at = stream.consumed
+                yield from ((name, show(line)) for line in stream.read(min(SHARE, end - at)))
             yield from [(name, show(rest)) for rest in [stream.unfinished()] if rest]
     finally:
         follower.close()
@@ -395,5 +394,4 @@ def _selected(name: str, wanted: Sequence[str]) -> bool:
 
 
 def _places(since: str) -> dict[str, tuple[int, int]]:
-    fields = [line.rsplit("/", 2) for line in since.splitlines()]
-    return {name: (int(inode), int(position)) for name, inode, position in fields}
+    return {name: (int(inode), int(at)) for name, inode, at in (line.rsplit("/", 2) for line in since.splitlines())}

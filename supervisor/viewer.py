@@ -104,9 +104,8 @@ class Viewer:
 
     def _catch_up(self) -> None:
         for name, stream in self._follower.streams.items():
-            if stream.left() > FARTHEST_BEHIND:
-                skipped = stream.skip(KEPT) / 1e6
-                notice = f"… {skipped:.1f} MB skipped, see {self._folder}/{name}.log"
+            if skipped := stream.skip(FARTHEST_BEHIND, KEPT):
+                notice = f"… {skipped / 1e6:.1f} MB skipped, see {self._folder}/{name}.log"
                 self._show([(name, notice.encode())])
 
     def _show(self, lines: list[tuple[str, bytes]]) -> None:

@@ -1,5 +1,6 @@
 """Clusters for tests that judge bkd from outside."""
 
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -34,3 +35,9 @@ def share(tmp_path_factory):
     """As `launch`, for a cluster that all tests of a module use."""
     with ExitStack() as stack:
         yield lambda **sections: stack.enter_context(_running(tmp_path_factory.mktemp("c"), sections)).start()
+
+
+@pytest.fixture
+def watch():
+    """Lets time pass where a test is about what does not happen in it, or what it costs."""
+    return time.sleep

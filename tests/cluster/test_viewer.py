@@ -175,13 +175,12 @@ def test_a_program_that_cannot_reopen_loses_no_line(folder):
         if not removes_ranges(folder):
             pytest.skip("this file system cannot remove a range of a file")
         program = subprocess.Popen([sys.executable, "-c", FOREIGN], stdout=output)
-        lines, rotations = [], 0
+        lines, ended, more = [], False, [b""]
         try:
-            while len(lines) < LINES and (more := stream.read(1 << 16)) is not None:
-                lines += more
-                rotations += rotate(path, limit=1 << 20, keep=100)
-                if program.poll() is not None and not stream.pending():
-                    break
+            while more or not ended:
+                ended = program.poll() is not None
+                lines += (more := stream.read(1 << 16))
+                rotate(path, limit=1 << 20, keep=100)
         finally:
             program.kill()
             program.wait()

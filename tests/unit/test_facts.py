@@ -1,12 +1,15 @@
-"""What is said of facts, and what of them goes to disk."""
+"""What is said of facts, what of them goes to disk, and that no text has power over a terminal."""
 
 import re
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bkd.supervisor import facts
 from bkd.supervisor.facts import FACTS, Fact, WorkerExited, decode, signal_name, span
+from bkd.supervisor.logfiles import clean, show
 
 EXIT = {"slot": "web.2", "pid": 7, "release": 3}
 
@@ -89,3 +92,29 @@ def test_span_and_signals():
     assert [span(seconds) for seconds in (0, 9.94, 45, 600, 20_000)] == ["0.0 s", "9.9 s", "45 s", "10 min", "5.6 h"]
     assert signal_name(9) == "SIGKILL"
     assert signal_name(42) == "signal 42"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"tab\tstays\r", "tab\tstays"),
+        ("grüße 日本 🎉".encode(), "grüße 日本 🎉"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
+        (b"\x1b[1;38:5:9mbold", "\x1b[1;38:5:9mbold\x1b[0m"),
+        (b"\x1b[2Jgone", r"\x1b[2Jgone"),
+        (b"\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        (b"\x1b[31", r"\x1b[31"),
+        (b"over\rwrite\x08\x00\x7f", r"over\rwrite\x08\x00\x7f"),
+        ("\x9b31m\u202ebidi".encode(), r"\x9b31m\u202ebidi"),
+    ],
+)
+def test_show(line, shown):
+    assert show(line) == shown
+
+
+@given(st.text())
+def test_clean_text_has_no_power(text):
+    rest = clean(text).replace("\x1b[", "")
+    assert not any((ord(letter) < 32 and letter != "\t") or 127 <= ord(letter) < 160 for letter in rest)
+    clean(text).encode()

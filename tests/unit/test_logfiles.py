@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bkd.supervisor.logfiles import Follower, Stream, clean, follow, log_names, moment, show, tail
+from bkd.supervisor.logfiles import Follower, Stream, follow, log_names, moment, tail
 from bkd.supervisor.rotation import PIECE, name_of, numbered, rotate
 
 MEMORY = Path("/dev/shm")  # a file system that cannot remove a range
@@ -202,6 +202,18 @@ def test_lines_written_to_the_old_file_after_the_rename(writer, stream):
     assert sorted(drained(stream)) == [b"%040d" % 210, b"later"]
 
 
+def test_skip_after_a_cut_it_has_not_seen(writer, stream):
+    writer.write(300)
+    assert len(drained(stream)) == 300
+    writer.write(300)
+    cut(writer.path)
+    writer.write(1000)
+    assert stream.skip(20_000, 5000) > 20_000
+    lines = numbers(drained(stream))
+    assert lines == list(range(lines[0], 1600))
+    assert 100 < len(lines) <= 5000 / 41
+
+
 def test_emptied_by_somebody_else(writer, stream):
     writer.write(100)
     drained(stream)
@@ -239,7 +251,8 @@ def test_a_line_waits_for_its_end_but_not_for_ever(writer, stream):
 def test_skip_ends_at_the_begin_of_a_line(writer, stream):
     writer.write(50_000)
     stream.read(1000)
-    skipped = stream.skip(10_000)
+    assert stream.skip(4_000_000, 10_000) == 0
+    skipped = stream.skip(1_000_000, 10_000)
     lines = numbers(drained(stream))
     assert lines == list(range(lines[0], 50_000))
     assert 200 < len(lines) <= 10_000 / 41
@@ -311,6 +324,14 @@ def test_tail_reaches_into_rotated_files(folder, writer):
         assert numbers(lines) == list(range(max(0, 900 - count), 900))
 
 
+def test_tail_goes_on_through_a_cut(folder, writer):
+    writer.write(6000)
+    lines = tail(folder, lines=6000)
+    first = next(lines)
+    cut(writer.path)
+    assert numbers(line for _, line in [first, *lines]) == list(range(6000))
+
+
 def test_tail_shows_the_file_written_last_at_the_end(tmp_path):
     for at, file in enumerate(["b.1.log", "a.1.log", "c.1.log"]):
         (tmp_path / file).write_bytes(b"1\n2\n3")
@@ -371,29 +392,3 @@ def test_follow_before_there_is_a_folder(tmp_path):
         assert lines == [("web.1", b"hello")]
     os.close(end)
     os.close(stop)
-
-
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        (b"tab\tstays\r", "tab\tstays"),
-        ("grüße 日本 🎉".encode(), "grüße 日本 🎉"),
-        (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
-        (b"\x1b[1;38:5:9mbold", "\x1b[1;38:5:9mbold\x1b[0m"),
-        (b"\x1b[2Jgone", r"\x1b[2Jgone"),
-        (b"\x1b]0;title\x07", r"\x1b]0;title\x07"),
-        (b"\x1b[31", r"\x1b[31"),
-        (b"over\rwrite\x08\x00\x7f", r"over\rwrite\x08\x00\x7f"),
-        ("\x9b31m\u202ebidi".encode(), r"\x9b31m\u202ebidi"),
-    ],
-)
-def test_show(line, shown):
-    assert show(line) == shown
-
-
-@given(st.text())
-def test_clean_text_has_no_power(text):
-    rest = clean(text).replace("\x1b[", "")
-    assert not any((ord(letter) < 32 and letter != "\t") or 127 <= ord(letter) < 160 for letter in rest)
-    clean(text).encode()

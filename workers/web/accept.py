@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Sized
+from typing import Any
 
 from .balance import Balance
 from .protocol import Http
@@ -35,18 +36,18 @@ class Welcome:
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: Callable[[], Http]) -> None:
         self._loop = loop
         self._protocol = protocol
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: dict[asyncio.Task[Any], tuple[Http, socket.socket]] = {}
 
     def __call__(self, sock: socket.socket) -> None:
-        task = self._loop.create_task(self._connect(sock, self._protocol()))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-
-    async def _connect(self, sock: socket.socket, protocol: Http) -> None:
+        protocol = self._protocol()
         protocol.connections.add(protocol)  # counts from here, so that the next wake-up knows of it
-        try:
-            await self._loop.connect_accepted_socket(lambda: protocol, sock)
-        except OSError as error:
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, sock))
+        self._pending[task] = protocol, sock
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[Any]) -> None:
+        protocol, sock = self._pending.pop(task)
+        if error := task.exception():
             protocol.connections.discard(protocol)
             sock.close()
             logger.info("a connection was lost while it was accepted: %s", error)
@@ -114,7 +115,6 @@ class Gate:
             return False
         except OSError as error:
             return self._failed(error)
-        sock.setblocking(False)
         self._delay = 0.0
         self._welcome(sock)
         return True

@@ -31,8 +31,9 @@ class Connections(set[Any]):
         self._changed = changed
 
     def add(self, connection: Any) -> None:
-        super().add(connection)
-        self._changed()
+        if connection not in self:
+            super().add(connection)
+            self._changed()
 
     def discard(self, connection: Any) -> None:
         super().discard(connection)

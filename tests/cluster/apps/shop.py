@@ -72,7 +72,7 @@ async def orphan(_query):
     left = child.stdout.readline().decode().strip()
     child.stdout.close()
     child.wait()
-    return left
+    return f"{left} of {os.getpid()}"
 
 
 async def environment(query):

@@ -186,6 +186,10 @@ class Drive:
         """The slot of that name."""
         return self.group(name.rpartition(".")[0]).slots[name]
 
+    def slot_names(self, group: str = "web") -> list[str]:
+        """The slots of a group, in order."""
+        return list(self.group(group).slots)
+
     def worker(self, slot: str) -> Worker:
         """The worker that is meant to stay in this slot; there must be one."""
         worker = self.slot(slot).active

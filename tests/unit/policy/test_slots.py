@@ -53,8 +53,8 @@ def test_after_some_quiet_minutes_the_retry_is_free_again():
 def test_a_slot_that_dies_again_and_again_is_named_once():
     drive = settled(web())
     for _ in range(8):
-        drive.dies("web.1")
-        drive.later(30)
+        drive.dies("web.1", chance=0.1)
+        drive.later(8)
     assert len(drive.told(CrashLoop)) == 1
     assert drive.told(CrashLoop)[0].slot == "web.1"
 
