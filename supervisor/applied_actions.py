@@ -6,7 +6,19 @@ from typing import Any
 from msgspec.structs import replace
 
 from . import actions, exits
-from .cluster import Cause, Closing, Cluster, Ending, Loader, Phase, Step, Verdict, Worker
+from .cluster import (
+    Cause,
+    Closing,
+    Cluster,
+    Ending,
+    Loader,
+    Observation,
+    Phase,
+    Step,
+    Trouble,
+    Verdict,
+    Worker,
+)
 from .facts import (
     BreakerClosed,
     BreakerOpened,
@@ -29,7 +41,7 @@ def taken(cluster: Cluster, action: actions.Action, now: float) -> Cluster:
 
 def _load_release(cluster: Cluster, action: actions.LoadRelease, now: float) -> Cluster:
     group = cluster.groups[action.group]
-    release = replace(group.releases[action.release], loader=Loader.LOADING, since=now, why="", pid=0)
+    release = replace(group.releases[action.release], loader=Loader.LOADING, since=now, why="", alive=True, pid=0)
     cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
     return told(cluster, ReleaseLoading(group=action.group, release=action.release))
 
@@ -37,9 +49,11 @@ def _load_release(cluster: Cluster, action: actions.LoadRelease, now: float) -> 
 def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cluster:
     group = cluster.groups[action.group]
     release = group.releases[action.release]
-    release = replace(release, loader=Loader.ABSENT, pid=0, why=action.why, next_try=now)
-    cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
-    if cluster.closing is not None:
+    served = release.loader in (Loader.LOADING, Loader.READY)
+    dropped = replace(release, loader=Loader.ABSENT, why=action.why, next_try=now) if served else release
+    releases = {**group.releases, action.release: replace(dropped, alive=False, pid=0)}
+    cluster = with_group(cluster, replace(group, releases=releases))
+    if cluster.closing is not None or not served:
         return cluster
     return told(cluster, ReleaseDropped(group=action.group, release=action.release, why=action.why))
 
@@ -54,15 +68,17 @@ def _spawn(cluster: Cluster, action: actions.Spawn, now: float) -> Cluster:
 
 
 def _observe(cluster: Cluster, action: actions.Observe, now: float) -> Cluster:
-    return cluster
+    place = find(cluster, action.worker)
+    return cluster if place is None else with_worker(cluster, place, replace(place.worker, looked_at=now))
 
 
 def _warn(cluster: Cluster, action: actions.Warn, now: float) -> Cluster:
     place = find(cluster, action.worker)
-    if place is None or place.worker.trouble is None:
+    if place is None:
         return cluster
     worker = place.worker
-    trouble = replace(place.worker.trouble, verdict=action.verdict, reported=True)
+    nothing = Observation(now, "", 0.0, 0.0)
+    trouble = replace(worker.trouble or Trouble(nothing, nothing), verdict=action.verdict, reported=True)
     cluster = with_worker(cluster, place, replace(worker, trouble=trouble))
     age = round(action.age, 3)
     return told(cluster, WorkerLate(slot=worker.slot, pid=worker.pid, verdict=str(action.verdict), age=age))
@@ -120,6 +136,8 @@ def _give_up(cluster: Cluster, action: actions.GiveUp, now: float) -> Cluster:
     if place is None:
         return cluster
     worker, closing = place.worker, cluster.closing
+    if not worker.pid:
+        return without_worker(cluster, place, place.slot)
     if closing is not None:
         survived = (*closing.survived, f"{worker.slot} (pid {worker.pid})")
         cluster = replace(cluster, closing=replace(closing, survived=survived))

@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import applied_actions, events, exits
-from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, Step, slot_names
+from . import applied_actions, events, exits, facts
+from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, Step, Worker, slot_names
 from .facts import (
     PreloadOff,
     ReleaseDropped,
@@ -139,7 +139,9 @@ def _loader_ready(cluster: Cluster, event: events.LoaderReady, now: float) -> Cl
     fact = ReleaseLoaded(group=event.group, release=event.release, seconds=seconds)
     if event.unsafe and cluster.groups[event.group].settings.preload == "true":
         reason = f'preload = "true", but after the import there are {", ".join(event.unsafe)}'
-        return _loader_failed(cluster, events.LoaderFailed(event.group, event.release, reason), now)
+        cluster = _loader_failed(cluster, events.LoaderFailed(event.group, event.release, reason), now)
+        failed = cluster.groups[event.group].releases[event.release]
+        return _with_release(cluster, event.group, replace(failed, alive=True, pid=release.pid))
     loader = Loader.UNSAFE if event.unsafe else Loader.READY
     why = ", ".join(event.unsafe)
     cluster = _with_release(cluster, event.group, replace(release, loader=loader, why=why, since=now))
@@ -154,7 +156,14 @@ def _loader_failed(cluster: Cluster, event: events.LoaderFailed, now: float) -> 
     failures = release.failures + 1
     next_try = now + exits.loader_delay(failures, event.chance)
     release = replace(
-        release, loader=Loader.FAILED, why=event.reason, failures=failures, next_try=next_try, pid=0, since=now
+        release,
+        loader=Loader.FAILED,
+        why=event.reason,
+        failures=failures,
+        next_try=next_try,
+        alive=False,
+        pid=0,
+        since=now,
     )
     cluster = _with_release(cluster, event.group, release)
     fact = ReleaseFailed(group=event.group, release=event.release, reason=event.reason, trace=event.trace)
@@ -163,12 +172,19 @@ def _loader_failed(cluster: Cluster, event: events.LoaderFailed, now: float) -> 
 
 def _loader_gone(cluster: Cluster, event: events.LoaderGone, now: float) -> Cluster:
     release = _release(cluster, event.group, event.release)
-    if release is None or release.loader == Loader.UNSAFE:
+    if release is None or release.loader not in (Loader.LOADING, Loader.READY):
         return cluster
     failures = release.failures + 1 if now - release.since < LOADER_CALM else 1
     next_try = now + (exits.loader_delay(failures, event.chance) if failures > 1 else 0.0)
     gone = replace(
-        release, loader=Loader.ABSENT, pid=0, why=event.reason, failures=failures, next_try=next_try, since=now
+        release,
+        loader=Loader.ABSENT,
+        alive=False,
+        pid=0,
+        why=event.reason,
+        failures=failures,
+        next_try=next_try,
+        since=now,
     )
     fact = ReleaseDropped(group=event.group, release=event.release, why=event.reason)
     return told(_with_release(cluster, event.group, gone), fact)
@@ -178,26 +194,34 @@ def _loader_gone(cluster: Cluster, event: events.LoaderGone, now: float) -> Clus
 
 
 def _scaled(cluster: Cluster, event: events.Scaled, now: float) -> Cluster:
-    group = cluster.groups[event.group]
+    group = cluster.groups.get(event.group)
+    if group is None:
+        return cluster
     wanted = slot_names(group.name, event.count)
-    slots = {name: replace(slot, retired=name not in wanted) for name, slot in group.slots.items()}
+    kept = {name: slot for name, slot in group.slots.items() if name in wanted or slot.workers}
+    slots = {name: replace(slot, retired=name not in wanted) for name, slot in kept.items()}
     slots |= {name: Slot(name) for name in wanted if name not in slots}
     cluster = with_group(cluster, replace(group, count=event.count, slots=slots))
     return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
 
 
 def _held(cluster: Cluster, event: events.Held, now: float) -> Cluster:
-    group, slot = _slot(cluster, event.slot)
+    group = cluster.groups.get(event.slot.rpartition(".")[0])
+    slot = group.slots.get(event.slot) if group else None
+    if group is None or slot is None:
+        return cluster
     workers = tuple(replace(worker, trouble=None, progress=max(worker.progress, now)) for worker in slot.workers)
     cluster = with_slot(cluster, group, replace(slot, held=event.held, workers=workers))
     return told(cluster, SlotHeld(slot=slot.name) if event.held else SlotUnheld(slot=slot.name))
 
 
 def _cleared(cluster: Cluster, event: events.Cleared, now: float) -> Cluster:
-    for group in list(cluster.groups.values()):
-        names = [name for name in group.slots if event.name in (group.name, name)]
-        if names:
-            cluster = _clear_group(cluster, group, names, now)
+    meant = {g.name: [slot for slot in g.slots if event.name in (g.name, slot)] for g in cluster.groups.values()}
+    if not any(meant.values()):
+        return cluster
+    for name, slots in meant.items():
+        if slots:
+            cluster = _clear_group(cluster, cluster.groups[name], slots, now)
     return told(cluster, SlotReset(name=event.name))
 
 
@@ -209,21 +233,35 @@ def _clear_group(cluster: Cluster, group: Group, names: list[str], now: float) -
     return with_group(cluster, replace(group, slots=slots, releases=releases, breaker=breaker))
 
 
-def _slot(cluster: Cluster, name: str) -> tuple[Group, Slot]:
-    group = cluster.groups[name.rpartition(".")[0]]
-    return group, group.slots[name]
-
-
 def _stop_asked(cluster: Cluster, event: events.StopAsked, now: float) -> Cluster:
     closing = cluster.closing
     if closing is not None:
-        return replace(cluster, closing=replace(closing, hasty=closing.hasty or event.hasty))
+        hasty, code = closing.hasty or event.hasty, closing.code or event.code
+        return replace(cluster, closing=replace(closing, hasty=hasty, code=code))
     cluster = replace(cluster, closing=Closing(event.why, now, event.code, event.hasty))
     return told(cluster, StopAsked(why=event.why))
 
 
 def _overslept(cluster: Cluster, event: events.Overslept, now: float) -> Cluster:
-    return replace(cluster, judged_from=now)
+    """Every deadline that was running moves by the time that nobody could keep it in."""
+    gap = event.seconds
+    for group in list(cluster.groups.values()):
+        slots = {name: _later(slot, gap) for name, slot in group.slots.items()}
+        releases = {number: replace(release, since=release.since + gap) for number, release in group.releases.items()}
+        cluster = with_group(cluster, replace(group, slots=slots, releases=releases))
+    return told(replace(cluster, judged_from=now), facts.Overslept(seconds=round(gap, 3)))
+
+
+def _later(slot: Slot, gap: float) -> Slot:
+    return replace(slot, workers=tuple(_worker_later(worker, gap) for worker in slot.workers))
+
+
+def _worker_later(worker: Worker, gap: float) -> Worker:
+    ending = worker.ending
+    if ending is not None:
+        ending = replace(ending, since=ending.since + gap, step_at=ending.step_at + gap)
+    ordered = worker.ordered + gap if worker.phase == Phase.STARTING else worker.ordered
+    return replace(worker, ordered=ordered, ending=ending)
 
 
 def _adopted(cluster: Cluster, event: events.Adopted, now: float) -> Cluster:

@@ -3,8 +3,6 @@
 HALF_LIFE = 60.0
 BASE = 0.1
 CAP = 30.0
-LOOPING = 4.0
-CALM = 1.0
 
 
 def decayed(score: float, since: float, now: float) -> float:

@@ -100,7 +100,8 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """One process in a slot. `progress`: when its main loop is last known to have turned."""
+    """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
+    last asked about it; `signalled`: the last signal an operator sent it."""
 
     id: int
     slot: str
@@ -113,6 +114,7 @@ class Worker(msgspec.Struct, frozen=True):
     progress: float = 0.0
     pulse: Pulse | None = None
     watched: bool = False
+    looked_at: float = 0.0
     trouble: Trouble | None = None
     ending: Ending | None = None
     signalled: int = 0
@@ -120,7 +122,7 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """How a worker ended; `code` is negative for a signal, None when nobody could learn it."""
+    """How a worker ended; `code` is negative for a signal, None when nobody could learn it; `reason`: its own words."""
 
     at: float
     cause: Cause
@@ -129,6 +131,7 @@ class Exit(msgspec.Struct, frozen=True):
     release: int
     uptime: float
     killed: bool = False
+    reason: str = ""
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -170,12 +173,13 @@ class Loader(StrEnum):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A numbered load of a group's code. `why` says why its loader failed or may not fork."""
+    """A numbered load of a group's code. `why`: why its loader failed or may not fork; `alive`: it has a process."""
 
     number: int
     loader: Loader = Loader.ABSENT
     why: str = ""
     since: float = 0.0
+    alive: bool = False
     pid: int = 0
     failures: int = 0
     next_try: float = 0.0

@@ -20,6 +20,7 @@ OWN_MAKING = frozenset(
         signal.SIGALRM,
     }
 )
+ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 CHARGED = frozenset({Cause.BOOT, Cause.CRASH, Cause.HUNG, Cause.OOM})
 
 
@@ -33,9 +34,11 @@ def cause(worker: Worker, code: int | None, *, oom: bool) -> Cause:
         return worker.ending.cause
     if code is None:
         return Cause.OUTSIDE
+    if worker.signalled and code in (-worker.signalled, 128 + worker.signalled):
+        return Cause.PLANNED
+    if code == 0 and worker.signalled in ASKING:
+        return Cause.PLANNED
     if code < 0:
-        if -code == worker.signalled:
-            return Cause.PLANNED
         if oom and -code == signal.SIGKILL:
             return Cause.OOM
         if -code not in OWN_MAKING:

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from . import backoff, breaker, death, events
-from .cluster import Cause, Cluster, Exit, Group, Observation, Phase, Slot, Step, Sweeping, Trouble, Worker
+from .cluster import Cause, Cluster, Exit, Group, Observation, Phase, Slot, Step, Sweeping, Trouble, Verdict, Worker
 from .facts import CrashLoop, SlotDone, SlotFailed, WorkerExited
 from .rows import Place, find, told, with_group, without_worker
 
@@ -11,6 +11,8 @@ OUTSIDE_FREE = 30
 OUTSIDE_WINDOW = 60.0
 CHARGED_WINDOW = 600.0
 UNPROVEN_BOOTS = 3
+LOOP_DEATHS = 5
+LOOP_CALM = 150.0
 
 
 def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
@@ -31,7 +33,7 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         code=event.code if event.code is not None and event.code >= 0 else None,
         signal=-event.code if event.code is not None and event.code < 0 else None,
         uptime=round(end.uptime, 3),
-        delay=round(max(0.0, slot.next_try - now), 3),
+        delay=_wait(slot, now),
         reason=worker.boot_error,
     )
     cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
@@ -43,7 +45,7 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
     place = find(cluster, event.worker)
     if place is None:
         return cluster
-    end = _exit(place.worker, Cause.BOOT, None, now)
+    end = replace(_exit(place.worker, Cause.BOOT, None, now), reason=event.reason)
     slot = _judged(place.group, replace(place.slot, last_exit=end), place.worker, end, event.chance)
     fact = WorkerExited(
         slot=slot.name,
@@ -53,7 +55,7 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
         code=None,
         signal=None,
         uptime=0.0,
-        delay=round(max(0.0, slot.next_try - now), 3),
+        delay=_wait(slot, now),
         reason=event.reason,
     )
     return _settled(told(cluster, fact), place, slot, Cause.BOOT, now)
@@ -62,6 +64,8 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
 def charged(cluster: Cluster, place: Place, now: float) -> Cluster:
     """A hang is charged when it is judged, not when its process ends: the replacement starts before that."""
     slot = _charge(place.group, place.slot, place.worker, now, 0.5)
+    if place.group.settings.restart == "never":
+        slot = replace(slot, failed='hung, and restart = "never"')
     group = replace(place.group, breaker=breaker.with_death(place.group.breaker, slot.name, now))
     return _named(with_group(cluster, replace(group, slots={**group.slots, slot.name: slot})), place.slot, slot)
 
@@ -83,33 +87,43 @@ def seen(worker: Worker, observation: Observation) -> Worker:
     trouble = worker.trouble
     first = trouble.first if trouble else observation
     reported = trouble.reported if trouble else False
-    return replace(worker, trouble=Trouble(first, observation, reported=reported))
+    verdict = trouble.verdict if trouble else Verdict.OK
+    return replace(worker, trouble=Trouble(first, observation, verdict, reported))
+
+
+def _wait(slot: Slot, now: float) -> float | None:
+    """Seconds until the slot's next try, None when there will be none."""
+    stays_down = slot.failed or slot.done or slot.held or slot.retired
+    return None if stays_down else round(max(0.0, slot.next_try - now), 3)
 
 
 def _final_cause(place: Place, event: events.Exited) -> Cause:
     cause = death.cause(place.worker, event.code, oom=event.oom)
-    leaves = place.group.settings.restart != "always" and event.code == 0
+    unasked = place.worker.ending is None and place.group.settings.restart != "always"
+    leaves = unasked and event.code == 0
     return Cause.FINISHED if leaves and cause in (Cause.CRASH, Cause.BOOT) else cause
 
 
 def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
     killed = worker.ending is not None and worker.ending.step == Step.KILLED
     since = worker.ready_at or worker.ordered
-    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed)
+    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed, worker.boot_error)
 
 
 def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) -> Slot:
     """The slot after this end: done, failed, delayed, or free to go on at once."""
     restart = group.settings.restart
+    if worker.ending is not None:
+        return slot
     if end.cause == Cause.FINISHED or (restart == "never" and end.cause != Cause.PLANNED and end.code == 0):
         return replace(slot, done=True)
-    if end.code == death.EXIT_CONFIG and end.cause != Cause.PLANNED:
+    if end.code == death.EXIT_CONFIG:
         return replace(slot, failed="exit code 78: its configuration is wrong")
     if end.cause == Cause.OUTSIDE:
         slot = _from_outside(slot, end.at)
         if len(slot.outside) > OUTSIDE_FREE:
             slot = _charge(group, slot, worker, end.at, chance)
-    elif end.cause in death.CHARGED and worker.ending is None:
+    elif end.cause in death.CHARGED:
         slot = _charge(group, slot, worker, end.at, chance)
     if restart == "never" and end.cause != Cause.PLANNED:
         return replace(slot, failed=f'{end.cause}, and restart = "never"')
@@ -137,7 +151,7 @@ def _charge(group: Group, slot: Slot, worker: Worker, now: float, chance: float)
         next_try=now + delay,
         charged=deaths,
         failed=failed or slot.failed,
-        looping=score >= backoff.LOOPING or (slot.looping and before >= backoff.CALM),
+        looping=len(deaths) >= LOOP_DEATHS,
         boot_failures=slot.boot_failures + 1 if worker.phase == Phase.STARTING else 0,
     )
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from . import actions
-from .cluster import Cluster, Group, Slot, Trouble, Verdict, Worker
+from .cluster import Cluster, Group, Slot, Verdict, Worker
 from .verdict import verdict
 from .watch import NEVER, Watch
 
-__all__ = ["Verdict", "judge"]
+AGAIN = 0.25
 
 
 def judge(cluster: Cluster, group: Group, slot: Slot, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
@@ -17,40 +17,51 @@ def judge(cluster: Cluster, group: Group, slot: Slot, worker: Worker, watch: Wat
     with when a limit passes. `held` and traced workers are only reported; starved ones have twice the time.
     """
     overdue = _overdue(group, worker, watch)
-    if overdue:
+    if overdue and not slot.held:
         yield actions.Condemn(worker.id, Verdict.OVERDUE, overdue)
-        return
-    if not worker.watched:
-        return
+    elif worker.watched:
+        yield from _silent(cluster, slot, worker, watch)
+
+
+def _silent(cluster: Cluster, slot: Slot, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
     since = max(worker.progress, cluster.judged_from)
-    warn, kill = since + cluster.ping.interval, since + (cluster.ping.kill or NEVER)
-    if worker.trouble is None:
-        if watch.due(since + cluster.ping.interval / 2):
-            yield actions.Observe(worker.id)
+    quiet, warn = since + cluster.ping.interval / 2, since + cluster.ping.interval
+    if not watch.due(quiet):
         return
-    yield from _limits(slot, worker, worker.trouble, (since, warn, kill), watch)
-
-
-def _limits(
-    slot: Slot, worker: Worker, trouble: Trouble, limits: tuple[float, float, float], watch: Watch
-) -> Iterator[actions.Action]:
-    since, warn, kill = limits
-    if not watch.due(warn):
-        return
-    found = verdict(trouble.first, trouble.last)
-    last_chance = kill + (kill - since) if found == Verdict.STARVED else kill
-    if trouble.last.at < warn or (watch.due(last_chance) and trouble.last.at < last_chance):
+    if worker.looked_at < quiet or (watch.due(warn) and worker.looked_at < warn):
         yield actions.Observe(worker.id)
-    elif not trouble.reported:
+    elif watch.due(warn):
+        yield from _late(cluster, slot, worker, since, watch)
+
+
+def _late(cluster: Cluster, slot: Slot, worker: Worker, since: float, watch: Watch) -> Iterator[actions.Action]:
+    trouble = worker.trouble
+    found = verdict(trouble.first, trouble.last) if trouble else Verdict.STUCK
+    kill = since + (cluster.ping.kill or NEVER) * (2 if found == Verdict.STARVED else 1)
+    if trouble is None or not trouble.reported:
         yield actions.Warn(worker.id, found, watch.now - since)
-    elif watch.due(last_chance) and not slot.held and not trouble.last.traced:
+    elif not watch.due(kill) or slot.held:
+        return
+    elif worker.looked_at < kill or (trouble.last.traced and watch.due(worker.looked_at + cluster.ping.interval)):
+        yield actions.Observe(worker.id)
+    elif not trouble.last.traced:
         yield actions.Condemn(worker.id, found, watch.now - since)
 
 
 def _overdue(group: Group, worker: Worker, watch: Watch) -> float:
-    """Age of the oldest request if it is over `request_timeout`, else 0."""
-    limit = group.settings.request_timeout
-    if not limit or worker.pulse is None or worker.pulse.in_flight == 0:
+    """Age of the oldest request if it is over `request_timeout`, else 0.
+
+    Only a heartbeat that says so itself counts: since the last one the request may have ended. So the policy looks
+    again where one might say so soon.
+    """
+    limit, pulse = group.settings.request_timeout, worker.pulse
+    if not limit:
         return 0.0
-    begun = worker.pulse.at - worker.pulse.oldest
-    return watch.now - begun if watch.due(begun + limit) else 0.0
+    if pulse is None or pulse.in_flight == 0:
+        watch.due((pulse.at if pulse else worker.progress) + limit)
+        return 0.0
+    if pulse.oldest >= limit:
+        return pulse.oldest + watch.now - pulse.at
+    if watch.due(pulse.at - pulse.oldest + limit):
+        watch.due(watch.now + AGAIN)
+    return 0.0

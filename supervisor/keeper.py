@@ -120,7 +120,12 @@ class Keeper:
         for pid in spawning.children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._close_listeners()
         self.code = code if 0 <= code < 126 else 1
+
+    def _close_listeners(self) -> None:
+        for listener in self.listeners.values():
+            spawning.close_listener(listener)
 
     # -- waiting and telling
 
@@ -270,8 +275,7 @@ class Keeper:
 
     def _exit(self, order: dict[str, Any]) -> dict[str, Any]:
         self.code = int(order["code"])
-        for listener in self.listeners.values():
-            spawning.close_listener(listener)
+        self._close_listeners()
         return {}
 
 

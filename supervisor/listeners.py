@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ class Listeners:
                 raise ListenError(f"{text}: socket activation is not supported yet; give an address")
         except KeeperError as error:
             raise ListenError(f"cannot listen on {text}: {error}{_holder(address, error.errno)}") from error
+
+    def unlink(self) -> None:
+        """The keeper is gone and cannot remove the socket files any more."""
+        for fd in self.found.values():
+            with socket.socket(fileno=os.dup(fd)) as listener:
+                if listener.family == socket.AF_UNIX:
+                    Path(listener.getsockname()).unlink(missing_ok=True)
 
     async def _order(self, name: str, family: str, address: object, backlog: int, mode: int = 0) -> None:
         _, descriptors = await self.keeper.order(

@@ -113,7 +113,9 @@ class Loaders:
         if envelope.op == Loaded.op:
             connection.send(Become(process.worker, process.slot, process.token, process.tree, process.log))
         elif envelope.op == LoadFailed.op:
-            self.context.post(events.BootFailed(process.worker, body(envelope, LoadFailed).reason))
+            failed = body(envelope, LoadFailed)
+            self.context.last_trace = failed.trace
+            self.context.post(events.BootFailed(process.worker, failed.reason))
         else:
             raise FrameError(f"a loading worker may not say {envelope.op[:80]}")
 
@@ -224,6 +226,7 @@ class Loaders:
         )
 
     def _load_failed(self, loader: LoaderProcess, failed: LoadFailed) -> None:
+        self.context.last_trace = failed.trace
         self._fail(loader, failed.reason, failed.trace)
 
     def _fail(self, loader: LoaderProcess, reason: str, trace: str = "") -> None:

@@ -35,6 +35,7 @@ from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
 from .reconcile import hopeless
 from .registry import Registry
+from .roles import admit_groups
 from .server import Server
 from .setup import Options, read_config, run_dir_of
 from .turns import Turns
@@ -87,7 +88,6 @@ class Master:
         self.epoch = 1
         self.over: asyncio.Future[int]
         self.announced = False
-        self.last_trace = ""
         self.memory = Memory(self.run_dir)
         self.adopting = False
         self._saving: asyncio.TimerHandle | None = None
@@ -160,6 +160,7 @@ class Master:
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
         server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)
+        admit_groups(self.run_dir, self.context.socket, self.config.control)
         await server.listen(socket.socket(fileno=os.dup(control)))
         for settings in self.config.workers.values():
             for text in settings.bind:
@@ -205,7 +206,6 @@ class Master:
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
         if isinstance(fact, ReleaseFailed) and fact.trace:
-            self.last_trace = fact.trace
             logger.error("{}", fact.trace.rstrip())
 
     def _changed(self) -> None:
@@ -236,7 +236,7 @@ class Master:
             self._say_start("", 0)
 
     def _say_start(self, text: str, code: int) -> None:
-        trace = self.last_trace if code else ""
+        trace = self.context.last_trace if code else ""
         self.keeper.tell("redirect", path=f"{self.run_dir}/log/bkd.log")
         os.write(2, trace.encode() + text.encode() + b"\0%d\n" % code)
         spawning.redirect(f"{self.run_dir}/log/bkd.log")
@@ -289,7 +289,7 @@ class Master:
         try:
             self.keeper.tell("exit", code=code)
         except KeeperError:
-            logger.error("the keeper is gone already")
+            self.listeners.unlink()
         if self._saving is not None:
             self._saving.cancel()
         self.memory.forget()

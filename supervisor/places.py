@@ -242,6 +242,6 @@ def _objection(facts: os.stat_result, folder: str) -> str:
         return "not a directory"
     if facts.st_uid != os.geteuid():
         return f"belongs to user {facts.st_uid}, not to {os.geteuid()}"
-    if facts.st_mode & 0o027:
+    if facts.st_mode & 0o026:
         return f"open to others: chmod 700 {folder}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else "cannot be written"

@@ -8,7 +8,7 @@ from itertools import count
 from typing import NamedTuple
 
 from . import actions, breaker, endings, health
-from .cluster import Closing, Cluster, Group, Loader, Phase, Release, Slot, Worker
+from .cluster import Closing, Cluster, Group, Loader, Phase, Release, Slot, Verdict, Worker
 from .exits import UNPROVEN_BOOTS
 from .watch import Watch
 
@@ -36,6 +36,9 @@ def reconcile(cluster: Cluster, now: float) -> Plan:
 
 def _group(cluster: Cluster, group: Group, spawner: "_Spawner", watch: Watch) -> Iterator[actions.Action]:
     if not cluster.closing:
+        if breaker.should_open(group.breaker, group.count, watch.now):
+            yield actions.OpenBreaker(group.name)
+            return
         yield from _loader(group, group.releases[group.current], watch)
         yield from _breaker(group, watch)
     quiet = cluster.ping.interval / 2
@@ -63,19 +66,20 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, spawner: "_Spawner", watch
         elif slot.retired:
             yield actions.Retire(worker.id, "the group was scaled down")
         elif worker.phase == Phase.STARTING:
-            yield from _booting(group, worker, watch)
+            yield from _booting(group, slot, worker, spawner, watch)
         else:
             yield from health.judge(cluster, group, slot, worker, watch)
     if cluster.closing is None and not slot.retired and slot.active is None:
         yield from spawner.spawn(slot)
 
 
-def _booting(group: Group, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
+def _booting(group: Group, slot: Slot, worker: Worker, spawner: "_Spawner", watch: Watch) -> Iterator[actions.Action]:
     """Booting has a limit of its own: heartbeats do not judge it. A fork that is not answered is the zygote's fault."""
-    if worker.pid == 0 and group.forks and watch.due(worker.ordered + ORDER_LIMIT):
+    if worker.pid == 0 and spawner.may_blame_loader(worker) and watch.due(worker.ordered + ORDER_LIMIT):
+        spawner.loader_blamed = True
         yield actions.DropLoader(group.name, worker.release, f"it did not answer an order for {ORDER_LIMIT:g} s")
-    elif watch.due(worker.ordered + group.settings.start_timeout):
-        yield actions.Condemn(worker.id, health.Verdict.SLOW_BOOT, watch.now - worker.ordered)
+    elif not slot.held and watch.due(worker.ordered + group.settings.start_timeout):
+        yield actions.Condemn(worker.id, Verdict.SLOW_BOOT, watch.now - worker.ordered)
 
 
 class _Spawner:
@@ -84,7 +88,14 @@ class _Spawner:
     def __init__(self, group: Group, numbers: Iterator[int], watch: Watch) -> None:
         self.group, self.watch = group, watch
         self.numbers = numbers
+        self.loader_blamed = False
         self.probing = group.breaker.open_since is not None and _is_probing(group, watch.now)
+
+    def may_blame_loader(self, worker: Worker) -> bool:
+        """Whether the loader that is there now is the one that was given this order; once a pass is enough."""
+        release = self.group.releases.get(worker.release)
+        known = release is not None and release.loader == Loader.READY and worker.ordered >= release.since
+        return known and not self.loader_blamed
 
     def spawn(self, slot: Slot) -> Iterator[actions.Action]:
         """A process for this slot, if it may have one now."""
@@ -117,8 +128,6 @@ def _probation(group: Group, worker: Worker, now: float) -> bool:
 
 def _breaker(group: Group, watch: Watch) -> Iterator[actions.Action]:
     if group.breaker.open_since is None:
-        if group.breaker.deaths and breaker.should_open(group.breaker, group.count, watch.now):
-            yield actions.OpenBreaker(group.name)
         return
     for slot in group.slots.values():
         worker = slot.active
@@ -130,6 +139,8 @@ def _breaker(group: Group, watch: Watch) -> Iterator[actions.Action]:
 
 
 def _loader(group: Group, release: Release, watch: Watch) -> Iterator[actions.Action]:
+    if release.alive and release.loader in _DEAD_WEIGHT:
+        yield actions.DropLoader(group.name, release.number, release.why)
     if not group.forks or not group.count:
         return
     if release.loader in (Loader.ABSENT, Loader.FAILED):
@@ -150,14 +161,14 @@ def _closing(cluster: Cluster) -> Iterator[actions.Action]:
     closing = cluster.closing
     if closing is None or closing.left or cluster.sweeps or cluster.places:
         return
-    loaders = [(g.name, r.number) for g in cluster.groups.values() for r in g.releases.values() if r.loader in _ALIVE]
+    loaders = [(g.name, r.number) for g in cluster.groups.values() for r in g.releases.values() if r.alive]
     if loaders:
         yield from (actions.DropLoader(name, number, "the cluster stops") for name, number in loaders)
     else:
         yield actions.Leave(exit_code(closing))
 
 
-_ALIVE = frozenset({Loader.LOADING, Loader.READY, Loader.UNSAFE})
+_DEAD_WEIGHT = frozenset({Loader.UNSAFE, Loader.FAILED})
 
 
 def exit_code(closing: Closing) -> int:
@@ -188,5 +199,6 @@ def hopeless(group: Group) -> str:
         return release.why
     for slot in slots:
         if slot.boot_failures >= UNPROVEN_BOOTS:
-            return f"{slot.name} could not start {slot.boot_failures} times in a row"
+            reason = f": {slot.last_exit.reason}" if slot.last_exit and slot.last_exit.reason else ""
+            return f"{slot.name} could not start {slot.boot_failures} times in a row{reason}"
     return ""

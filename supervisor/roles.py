@@ -1,12 +1,18 @@
-"""Who may do what on the control socket, by the credentials of the peer. Pure but for the user database."""
+"""Who may do what on the control socket, by the credentials of the peer. Decides by the user database."""
 
 import grp
 import os
 import pwd
 from enum import IntEnum
+from pathlib import Path
 
+from ..ipc.errors import BkdError
 from .config.schema import ControlSection
 from .connection import Peer
+
+
+class RoleError(BkdError):
+    """The configured groups cannot be given their access."""
 
 
 class Role(IntEnum):
@@ -30,9 +36,30 @@ def role(peer: Peer, control: ControlSection, owner: int) -> Role:
     return Role.NOBODY
 
 
-def group_number(name: str) -> int | None:
-    """The gid of a configured group, None when there is none of that name."""
-    return _number(name)
+def admit_groups(run_dir: str, control_socket: str, control: ControlSection) -> None:
+    """Let the configured groups reach the socket; who may do what is decided by credentials, not by file modes.
+
+    One group: 0660 in 0750. Two groups: a file has only one, so everybody may connect, and nobody without a role gets
+    an answer. Raises RoleError when a group does not exist or may not be given.
+    """
+    names = [name for name in (control.operators, control.viewers) if name]
+    for name in names:
+        if _number(name) is None:
+            raise RoleError(f"[control] names the unix group {name}, which does not exist here")
+    if len(set(names)) == 1:
+        _open(run_dir, 0o750, names[0])
+        _open(control_socket, 0o660, names[0])
+    elif names:
+        Path(run_dir).chmod(0o711)
+        Path(control_socket).chmod(0o666)
+
+
+def _open(path: str, mode: int, group: str) -> None:
+    try:
+        os.chown(path, -1, _number(group) or -1)
+    except PermissionError as error:
+        raise RoleError(f"{path} cannot be given to the group {group}: bkd must be root or in that group") from error
+    Path(path).chmod(mode)
 
 
 def _number(name: str) -> int | None:

@@ -17,6 +17,7 @@ from .journal import Journal
 from .roles import Role, role
 
 CLIENTS = 256
+BACKLOG = 512
 
 
 class Hall(Protocol):
@@ -47,7 +48,7 @@ class Server:
 
     async def listen(self, listener: socket.socket) -> None:
         """Serve this listener from now on."""
-        await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), sock=listener)
+        await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
 
     def opened(self, connection: Connection) -> bool:
         """Called for every connection: nobody gets no answer, and clients cannot use up all descriptors."""

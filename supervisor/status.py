@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 from .. import __version__
-from . import backoff, procfs
+from . import procfs
 from .cluster import Cluster, Exit, Group, Loader, Phase, Slot, Worker
 from .config.schema import Config
 from .config.units import format_duration, format_size
+from .exits import LOOP_CALM
 
 STATES = {Loader.LOADING: "loading", Loader.READY: "ready", Loader.UNSAFE: "ready"}
 COLUMNS = ("SLOT", "STATE", "PID", "REL", "UPTIME", "RESTARTS", "RSS", "CPU", "IN FLIGHT", "LAG", "LAST EXIT")
@@ -67,7 +68,7 @@ def reason(group: Group, now: float) -> str:
 
 
 def _is_looping(slot: Slot, now: float) -> bool:
-    return slot.looping and backoff.decayed(slot.score, slot.scored_at, now) >= backoff.CALM
+    return slot.looping and now - slot.scored_at < LOOP_CALM
 
 
 def _is_ready(slot: Slot) -> bool:
@@ -124,6 +125,7 @@ def _exit(end: Exit | None, now: float) -> dict[str, Any] | None:
         "release": end.release,
         "uptime": round(end.uptime, 3),
         "age": round(now - end.at, 3),
+        "reason": end.reason or None,
     }
 
 

@@ -1,6 +1,7 @@
 """The rules of the code: who imports whom, how light the light modules are, how long files and functions may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,24 @@ def test_the_functional_core_knows_no_clock_and_no_process(stem: str) -> None:
     imported = {name.partition(".")[0] for name in absolute_imports(ROOT / "supervisor" / f"{stem}.py")}
 
     assert imported & IMPURE == set()
+
+
+@pytest.mark.parametrize("stem", ["events", "actions"])
+def test_the_documentation_names_every_event_and_action(stem: str) -> None:
+    tree = ast.parse((ROOT / "supervisor" / f"{stem}.py").read_text())
+    kinds = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {"Event", "Action"}
+
+    said = set(re.findall(r"`(\w+)`", (ROOT / "ARCHITECTURE.md").read_text()))
+
+    assert kinds - said == set()
+
+
+def test_the_documentation_names_no_module_that_is_not_there() -> None:
+    names = {path.name for path in MODULES + FACE}
+
+    said = set(re.findall(r"(\w+\.py)\b", (ROOT / "ARCHITECTURE.md").read_text()))
+
+    assert said - names == set()
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -33,9 +33,9 @@ class Spawn(NamedTuple):
 def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     """Be the worker. Runs in the worker's process and ends it."""
     code = 1
+    pulse = Pulse(spawn.socket, spawn.load, spawn.order)
     try:
         _settle(spawn)
-        pulse = Pulse(spawn.socket, spawn.load, spawn.order)
         pulse.begin()
         application.ipc.attach(pulse)
         code = serve(listeners, pulse, slot_index(spawn.order.slot))
@@ -44,6 +44,7 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     except BaseException:  # noqa: BLE001 - the traceback is the worker's last word
         traceback.print_exc()
     finally:
+        pulse.finish()
         _end(code)
 
 

@@ -26,6 +26,7 @@ from .supervision import Load
 
 CONNECT_LIMIT = 5.0
 QUICK_BOOT = 0.03
+LAST_WORD = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
 _log = logging.getLogger("bkd")
@@ -64,7 +65,7 @@ class Pulse:
         self._probe: Probe | None = None
         self._measure: Callable[[], Load] = Load
         self._ready = self._draining = False
-        self._told_ready = False
+        self._told_ready = threading.Event()
         self._drain: message.Drain | None = None
         self._on_drain: Callable[[message.Drain], None] | None = None
         self._lock = threading.Lock()
@@ -97,6 +98,11 @@ class Pulse:
         if drain is not None:
             callback(drain)
 
+    def finish(self) -> None:
+        """The work is over: a worker that was ready for a moment only was ready all the same."""
+        if self._ready:
+            self._told_ready.wait(LAST_WORD)
+
     # -- the thread
 
     def _run(self) -> None:
@@ -128,7 +134,7 @@ class Pulse:
             token=self._order.token,
             pid=os.getpid(),
             start=start_time(os.getpid()),
-            ready=self._told_ready,
+            ready=self._told_ready.is_set(),
             draining=self._draining,
         )
         link, _welcome = Link.connect(self._path, hello, timeout=CONNECT_LIMIT)
@@ -155,9 +161,9 @@ class Pulse:
                         self._obey(link.pending())
 
     def _tell_ready(self, link: Link) -> None:
-        if self._ready and not self._told_ready:
+        if self._ready and not self._told_ready.is_set():
             link.send(message.Ready())
-            self._told_ready = True
+            self._told_ready.set()
 
     def _ping(self, now: float, *, overslept: bool) -> message.Ping:
         in_flight, oldest = self._measure()

@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Sized
+from time import monotonic
 from typing import Any
 
 from .balance import Balance
@@ -12,6 +13,7 @@ from .protocol import Http
 
 CROWDED = 0.001  # seconds a sibling gets to take the connection
 BACKOFF = 0.05, 1.0  # seconds, first and longest, when the process or the machine has no room
+COMPLAIN = 60.0  # seconds between two lines about that
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 GONE = {  # accept(2): errors of the connection, which is off the queue, not of the listener
@@ -75,18 +77,28 @@ class Gate:
         self._connections = connections
         self._balance = balance
         self._delay = 0.0
+        self._complained = -COMPLAIN
+        self._yielding = False
         self._pause: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Accept from now on."""
         self._pause = None
+        self._yielding = False
         self._loop.add_reader(self._listener, self._wake)
 
     def close(self) -> None:
         """Accept nothing from this very moment; what is queued is the siblings'."""
         self._loop.remove_reader(self._listener)
+        self._yielding = False
         if self._pause is not None:
             self._pause.cancel()
+
+    def relax(self) -> None:
+        """A connection has gone: a sibling need not be waited for that is now no better off."""
+        if self._yielding and not self._balance.crowded(len(self._connections)):
+            self.close()
+            self.open()
 
     def empty(self) -> None:
         """Accept what is queued now, all of it."""
@@ -96,6 +108,7 @@ class Gate:
     def _wake(self) -> None:
         if self._balance.crowded(len(self._connections)):
             self._rest(CROWDED, self._insist)
+            self._yielding = True
         else:
             self._take()
 
@@ -122,9 +135,10 @@ class Gate:
     def _failed(self, error: OSError) -> bool:
         if error.errno in GONE:
             return True
-        if not self._delay:
+        if monotonic() - self._complained > COMPLAIN:
+            self._complained = monotonic()
             hint = ": raise the limit of open files" if error.errno in EXHAUSTED else ""
-            logger.error("accepting pauses until it succeeds again: %s%s", error.strerror, hint)
+            logger.error("accepting pauses: %s%s", error.strerror, hint)
         first, longest = BACKOFF
         self._delay = min(max(self._delay * 2, first), longest)
         self._rest(self._delay, self.open)

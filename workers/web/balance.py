@@ -7,6 +7,7 @@ from pathlib import Path
 
 AWAY = 255  # this worker does not serve
 MOST = 254
+SLACK = 4  # many connections may differ by a quarter: evening them out exactly costs more than it brings
 
 logger = logging.getLogger("bkd.web")
 
@@ -50,11 +51,11 @@ class Balance:
             self._cells[self._index] = AWAY
 
     def crowded(self, count: int) -> bool:
-        """Whether a sibling with two connections less should take the next one."""
+        """Whether a sibling has so much less that it should take the next connection."""
         self.show(count)
         cells, index = self._cells, self._index
-        others = cells[:index] + cells[index + 1 :]
-        return self._shown > min(others, default=AWAY) + 1
+        least = min(cells[:index] + cells[index + 1 :], default=AWAY)
+        return self._shown > least + 1 + least // SLACK
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -98,6 +98,8 @@ class Server:
         self._changed.set()
         if not self._ordered.is_set():
             self._balance.show(len(self._traffic.connections))
+            for gate in self._gates:
+                gate.relax()
         if self._clock is None:
             self._tick()
 

@@ -33,6 +33,7 @@ async def pid(_query):
 
 
 async def sleep(query):
+    print("asked", flush=True)
     await asyncio.sleep(float(query))
     return f"slept {os.getpid()}"
 

@@ -146,7 +146,9 @@ class Drive:
 
     def load(self, group: str = "web", unsafe: tuple[str, ...] = ()) -> list[actions.Action]:
         """The group's loader has imported the application."""
-        return self.happen(events.LoaderReady(group, self.group(group).current, 0.5, unsafe))
+        release = self.group(group).current
+        self.happen(events.LoaderSpawned(group, release, 99))
+        return self.happen(events.LoaderReady(group, release, 0.5, unsafe))
 
     def born(self, slot: str) -> list[actions.Action]:
         """The slot's ordered process exists."""

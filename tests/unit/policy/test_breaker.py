@@ -121,6 +121,7 @@ def test_it_closes_when_what_was_dying_is_taken_away():
     drive.ready("web.1", watched=False)
     drive.dies("web.2")
     drive.ready("web.2", watched=False)
+    drive.later(1)
     drive.dies("web.1")
     assert drive.group().breaker.open_since is not None
     drive.happen(events.Held("web.1", True))

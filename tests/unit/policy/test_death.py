@@ -15,11 +15,9 @@ EXITS = [
     (0, Phase.STARTING, Cause.BOOT),
     (1, Phase.STARTING, Cause.BOOT),
     (78, Phase.STARTING, Cause.BOOT),
-    (None, Phase.STARTING, Cause.BOOT),
     (0, Phase.READY, Cause.CRASH),
     (1, Phase.READY, Cause.CRASH),
     (255, Phase.READY, Cause.CRASH),
-    (None, Phase.READY, Cause.CRASH),
 ]
 OWN = ["ABRT", "BUS", "FPE", "ILL", "SEGV", "SYS", "TRAP", "PIPE", "XCPU", "XFSZ"]
 FOREIGN = ["KILL", "TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "STOP"]
@@ -43,6 +41,11 @@ def test_signals_that_nobody_here_sent(name, phase):
     assert cause(worker(phase), -signal.Signals[f"SIG{name}"], oom=False) == Cause.OUTSIDE
 
 
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY])
+def test_an_end_that_nobody_saw_is_not_held_against_the_worker(phase):
+    assert cause(worker(phase), None, oom=False) == Cause.OUTSIDE
+
+
 def test_realtime_signals_come_from_outside():
     assert cause(worker(), -40, oom=False) == Cause.OUTSIDE
 
@@ -51,6 +54,11 @@ def test_realtime_signals_come_from_outside():
 def test_the_kernels_kill_is_told_from_an_outsiders(phase):
     assert cause(worker(phase), -signal.SIGKILL, oom=True) == Cause.OOM
     assert cause(worker(phase), -signal.SIGTERM, oom=True) == Cause.OUTSIDE
+
+
+def test_exit_0_after_the_operators_sigterm_is_planned():
+    assert cause(worker(signalled=signal.SIGTERM), 0, oom=False) == Cause.PLANNED
+    assert cause(worker(signalled=signal.SIGUSR1), 0, oom=False) == Cause.CRASH
 
 
 def test_the_operators_own_signal_is_planned():

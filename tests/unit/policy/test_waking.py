@@ -182,6 +182,7 @@ def every_event(cluster: Cluster) -> list[events.Event]:
         events.Cleared("web"),
         events.StopAsked("why"),
         events.Overslept(3.0),
+        events.Adopted(),
         events.NewsTold(),
     ]
 

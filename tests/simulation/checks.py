@@ -1,0 +1,292 @@
+"""The promises, checked after every event: what a supervisor must never do, and what it must have done by now."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bkd.supervisor import actions, events
+from bkd.supervisor.cluster import Cause, Cluster, Group, Loader, Phase, Slot, Verdict, Worker, slot_names
+from bkd.supervisor.reconcile import Plan, reconcile
+from bkd.supervisor.rows import find
+
+if TYPE_CHECKING:
+    from .world import World
+
+GATHERING = 0.5
+PATIENCE = 5.0
+SLACK = 0.05
+ROUNDS = 12
+MINUTE = 60.0
+MOST_SPAWNS = 40
+NO_TERM = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass
+class Record:
+    """What was done to a worker, when."""
+
+    condemned: float | None = None
+    verdict: Verdict = Verdict.OK
+    gathered: bool = False
+    asked: float | None = None
+    termed: float | None = None
+    killed: float | None = None
+
+
+def expect(holds: bool, text: str) -> None:
+    """Raise Broken unless it holds."""
+    if not holds:
+        raise Broken(text)
+
+
+class Checks:
+    """Keeps its own record of what was done and compares it with what may be done."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.records: dict[int, Record] = defaultdict(Record)
+        self.spawns: dict[str, deque[float]] = defaultdict(deque)
+        self.fresh: list[int] = []
+        self.most_rounds = 0
+        self._before: dict[type[actions.Action], Callable[[Any], None]] = {
+            actions.Observe: self._worker,
+            actions.Warn: self._worker,
+            actions.Condemn: self._condemn,
+            actions.Retire: self._retire,
+            actions.Ask: self._ask,
+            actions.Terminate: self._terminate,
+            actions.Kill: self._kill,
+            actions.GiveUp: self._give_up,
+            actions.Spawn: self._spawn,
+            actions.LoadRelease: self._load,
+            actions.Leave: self._leave,
+        }
+
+    # -- before an action is taken
+
+    def action(self, action: actions.Action) -> None:
+        """May this be done now?"""
+        check = self._before.get(type(action))
+        if check is not None:
+            check(action)
+
+    def _worker(self, action: Any) -> tuple[Group, Slot, Worker]:
+        place = find(self.world.cluster, action.worker)
+        expect(place is not None, f"{action} for a worker that does not exist")
+        assert place is not None
+        if isinstance(action, actions.Ask | actions.Terminate | actions.Kill | actions.Observe):
+            expect(place.worker.pid != 0, f"{action} for a worker without a process")
+        return place
+
+    def _condemn(self, action: actions.Condemn) -> None:
+        group, slot, worker = self._worker(action)
+        process = self.world.machine.processes[action.worker]
+        now, kill = self.world.now, self.world.cluster.ping.kill
+        expect(not slot.held, f"{action} in a held slot")
+        expect(worker.ending is None, f"{action}, which is ending already")
+        if process.alive and action.verdict == Verdict.SLOW_BOOT:
+            expect(not process.ready, f"{action}, which is ready")
+            expect(now - process.ordered >= group.settings.start_timeout, f"{action} before start_timeout")
+        elif process.alive:
+            expect(process.hung is not None, f"{action}, a healthy worker")
+            expect(not process.traced, f"{action}, a traced worker")
+            early = (now - (process.hung or 0.0)) - kill
+            expect(early >= -self.world.machine.period - SLACK, f"{action} {-early:.3f} s too early")
+        record = self.records[action.worker]
+        record.condemned, record.verdict = now, action.verdict
+        self.fresh.append(action.worker)
+
+    def _retire(self, action: actions.Retire) -> None:
+        _, slot, worker = self._worker(action)
+        expect(worker.ending is None, f"{action}, which is ending already")
+        expect(slot.retired or self.world.cluster.closing is not None, f"{action} for no reason")
+
+    def _ask(self, action: actions.Ask) -> None:
+        *_, worker = self._worker(action)
+        expect(worker.ending is not None and worker.ending.cause == Cause.PLANNED, f"{action} unplanned")
+        expect(self.records[action.worker].asked is None, f"{action} again")
+        self.records[action.worker].asked = self.world.now
+
+    def _terminate(self, action: actions.Terminate) -> None:
+        group, _, worker = self._worker(action)
+        record, now = self.records[action.worker], self.world.now
+        expect(record.termed is None, f"{action} again")
+        if record.condemned is not None:
+            expect(record.verdict not in NO_TERM, f"{action} to a {record.verdict} worker")
+            expect(record.gathered or now >= record.condemned + GATHERING, f"{action} before the evidence")
+        elif record.asked is not None:
+            expect(now >= record.asked + group.settings.drain, f"{action} before `drain` has passed")
+        else:
+            expect(worker.phase == Phase.STARTING and worker.ending is not None, f"{action} without asking first")
+        record.termed = now
+
+    def _kill(self, action: actions.Kill) -> None:
+        group, *_ = self._worker(action)
+        record, now, closing = self.records[action.worker], self.world.now, self.world.cluster.closing
+        expect(record.killed is None, f"{action} again")
+        record.killed = now
+        if closing is not None and closing.hasty:
+            return
+        if record.condemned is not None and record.verdict in NO_TERM:
+            expect(record.gathered or now >= record.condemned + GATHERING, f"{action} before the evidence")
+        else:
+            expect(record.termed is not None, f"{action} without SIGTERM first")
+            expect(now >= (record.termed or 0.0) + group.settings.term, f"{action} before `term` has passed")
+
+    def _give_up(self, action: actions.GiveUp) -> None:
+        *_, worker = self._worker(action)
+        record, now = self.records[action.worker], self.world.now
+        if worker.pid:
+            expect(record.killed is not None and now >= record.killed + PATIENCE, f"{action} too early")
+            expect(self.world.machine.processes[action.worker].alive, f"{action}, which is dead")
+        else:
+            expect(now >= worker.ordered + PATIENCE, f"{action} too early")
+
+    def _spawn(self, action: actions.Spawn) -> None:
+        cluster, now = self.world.cluster, self.world.now
+        group = cluster.groups[action.group]
+        slot = group.slots[action.slot]
+        expect(slot.active is None, f"{action}: there is a worker already")
+        expect(action.worker not in self.world.machine.processes, f"{action}: the number was used before")
+        expect(not (slot.held or slot.failed or slot.done or slot.retired), f"{action}: the slot is to be empty")
+        expect(cluster.closing is None, f"{action} while stopping")
+        expect(now >= slot.next_try, f"{action} {slot.next_try - now:.3f} s before its next try")
+        expect(slot.next_try - slot.scored_at <= 30.0, f"{action}: waited for more than 30 s")
+        if action.fork:
+            expect(group.releases[action.release].loader == Loader.READY, f"{action} without a zygote")
+        if group.breaker.open_since is not None:
+            trying = [s.name for s in group.slots.values() if s.active and s.active.phase == Phase.STARTING]
+            expect(not trying, f"{action} while the breaker is open and {trying} tries")
+        recent = self.spawns[action.slot]
+        recent.append(now)
+        while recent[0] <= now - MINUTE:
+            recent.popleft()
+        free = sum(now - at < MINUTE for at in slot.outside)
+        expect(len(recent) - free <= MOST_SPAWNS, f"{action}: {len(recent)} spawns within a minute")
+
+    def _load(self, action: actions.LoadRelease) -> None:
+        there = (action.group, action.release) in self.world.machine.zygotes
+        expect(not there, f"{action}: its zygote is there already")
+
+    def _leave(self, action: actions.Leave) -> None:
+        machine, closing = self.world.machine, self.world.cluster.closing
+        expect(closing is not None, f"{action} without a stop")
+        assert closing is not None
+        left = [process.slot for process in machine.living() if process.known]
+        expect(not left, f"{action}: {left} are still there")
+        expect(not machine.zygotes, f"{action}: zygotes {list(machine.zygotes)} are still there")
+        killed = any(record.killed is not None and record.killed >= closing.since for record in self.records.values())
+        survived = any(not process.known for process in machine.living() if process.state == "D")
+        expected = 1 if closing.survived or closing.code else 3 if killed else 0
+        expect(action.code == expected, f"{action}: expected {expected}")
+        expect(survived or not closing.survived, f"{action}: {closing.survived} survived, but they are gone")
+
+    # -- after an event
+
+    def applied(self, before: Cluster, event: events.Event, after: Cluster) -> None:
+        """Is the state in order?"""
+        if isinstance(event, events.Gathered):
+            self.records[event.worker].gathered = True
+        if isinstance(event, events.Exited):
+            self._uncharged(before, event, after)
+        for _, slot in after.slots():
+            staying = [worker.id for worker in slot.workers if worker.ending is None]
+            expect(len(staying) <= 1, f"{slot.name} has several workers: {staying}")
+            expect(not (slot.failed and staying), f"{slot.name} has failed, but there is a worker")
+            expect(not (slot.done and staying), f"{slot.name} is done, but there is a worker")
+        workers = {worker.id: slot.name for _, slot, worker in after.workers()}
+        expect(workers == after.places, "the index of workers does not fit the slots")
+
+    def _uncharged(self, before: Cluster, event: events.Exited, after: Cluster) -> None:
+        """Planned exits are never charged, hangs not a second time."""
+        place = find(before, event.worker)
+        if place is None or place.worker.ending is None:
+            return
+        now = after.groups[place.group.name].slots.get(place.slot.name)
+        if now is not None:
+            same = (now.score, now.charged, now.next_try, now.failed, now.done)
+            was = (place.slot.score, place.slot.charged, place.slot.next_try, place.slot.failed, place.slot.done)
+            expect(same == was, f"{event} was charged, but it was bkd that ended it")
+
+    def unchanged(self, encoded: bytes, before: Cluster, event: events.Event) -> None:
+        """`apply` must leave its argument alone."""
+        expect(msgspec.msgpack.encode(before) == encoded, f"apply changed its argument on {event}")
+
+    # -- after a turn
+
+    def turn(self, rounds: int, plan: Plan) -> None:
+        """Was everything done that had to be done by now, and will it wake in time?"""
+        self.most_rounds = max(self.most_rounds, rounds)
+        expect(rounds <= ROUNDS, f"{rounds} rounds in one turn")
+        expect(plan.wake > self.world.now, "it wakes at once, with nothing to do")
+        for worker in self.fresh:
+            self._replaced(worker)
+        self.fresh.clear()
+        for process in self.world.machine.living():
+            if process.known and process.pid:
+                self._ended_in_time(process.worker)
+
+    def awake(self, plan: Plan) -> None:
+        """Between two turns there is nothing to do."""
+        now = self.world.now
+        limit = min(plan.wake, now + 100.0)
+        at = now + self.world.random.uniform(0.0, 0.999) * (limit - now)
+        missed = reconcile(self.world.cluster, at).actions
+        expect(not missed, f"it sleeps until {plan.wake:.3f}, but at {at:.3f} there is {missed}")
+
+    def _replaced(self, worker: int) -> None:
+        """A hung worker's slot has its replacement at once unless the state says why not."""
+        place = find(self.world.cluster, worker)
+        if place is None or place.slot.active is not None or self._reason(place.group, place.slot):
+            return
+        raise Broken(f"{place.slot.name} was not replaced when its worker was given up")
+
+    def _reason(self, group: Group, slot: Slot) -> str:
+        """Why a slot has no worker, as the state tells it."""
+        if self.world.cluster.closing is not None or slot.retired or slot.held or slot.failed or slot.done:
+            return "it is to have none"
+        if slot.next_try > self.world.now:
+            return "back-off"
+        if group.breaker.open_since is not None:
+            return "breaker"
+        if group.forks and group.releases[group.current].loader != Loader.READY:
+            return "no zygote"
+        return ""
+
+    def _ended_in_time(self, number: int) -> None:
+        """The hung are given up in time, and gone in time once given up."""
+        place = find(self.world.cluster, number)
+        if place is None:
+            return
+        record, process, now = self.records[number], self.world.machine.processes[number], self.world.now
+        begun = max(record.condemned or 0.0, self.world.cluster.judged_from)
+        limit = begun + GATHERING + place.group.settings.term + SLACK
+        if record.condemned is not None and process.state != "D":
+            expect(now <= limit, f"{place.slot.name} (worker {number}) is not gone {now - begun:.3f} s after its end began")
+        exempt = process.starved or process.traced or place.slot.held or place.worker.ending or not place.worker.watched
+        if exempt or process.hung is None or not self.world.cluster.ping.kill:
+            return
+        since = max(process.hung, place.worker.progress, self.world.cluster.judged_from, self.world.resumed)
+        late = now - since - self.world.cluster.ping.kill
+        expect(late <= SLACK, f"{place.slot.name} (worker {number}) hangs {late:.3f} s longer than ping.kill")
+
+    # -- when the faults have stopped
+
+    def settled(self) -> None:
+        """What is, is what is wanted, or the reason is in the state."""
+        for group in self.world.cluster.groups.values():
+            wanted = slot_names(group.name, group.count)
+            expect(sorted(group.slots) == sorted(wanted), f"slots {sorted(group.slots)}, wanted {wanted}")
+            expect(group.breaker.open_since is None, f"the breaker of {group.name} is still open")
+            for slot in group.slots.values():
+                active = slot.active
+                up = active is not None and active.phase == Phase.READY
+                expect(up or bool(slot.failed or slot.done), f"{slot.name} is not up: {slot}")
+                expect(len(slot.workers) <= 1, f"{slot.name} still has {len(slot.workers)} workers")

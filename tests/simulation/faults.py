@@ -1,0 +1,201 @@
+"""What can go wrong, and what operators do: each a function of the world, chosen and aimed by its seeded chance."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bkd.supervisor import events
+
+from .machine import Process
+
+if TYPE_CHECKING:
+    from .world import World
+
+Fault = Callable[["World"], None]
+LONGEST = 60.0
+
+
+def _aim(world: "World", *, ready: bool = True) -> Process | None:
+    """One living process that nothing is wrong with yet."""
+    found = [p for p in world.machine.living() if p.ready == ready and p.hung is None and p.clean and p.known]
+    return world.random.choice(found) if found else None
+
+
+def _group(world: "World") -> str:
+    return world.random.choice(sorted(world.cluster.groups))
+
+
+def _slot(world: "World") -> str | None:
+    slots = [slot.name for _, slot in world.cluster.slots()]
+    return world.random.choice(slots) if slots else None
+
+
+def _dies(code: int, *, ready: bool = True, oom: bool = False) -> Fault:
+    def fault(world: "World") -> None:
+        process = _aim(world, ready=ready)
+        if process is not None:
+            world.machine.die(process, code, oom=oom)
+
+    return fault
+
+
+def crash_all(world: "World") -> None:
+    """A whole group crashes at the same moment."""
+    group = _group(world)
+    for process in world.machine.living():
+        if process.group == group and process.known:
+            world.machine.die(process, -11)
+
+
+def kill_flood(world: "World") -> None:
+    """Somebody kills the same slot again and again."""
+    process = _aim(world)
+    if process is None:
+        return
+    slot = process.slot
+
+    def again(left: int) -> None:
+        for victim in world.machine.living():
+            if victim.slot == slot:
+                world.machine.die(victim, -9)
+        if left and not world.calm:
+            world.after(0.5, lambda: again(left - 1))
+
+    again(40)
+
+
+def boots_fail(world: "World") -> None:
+    """The database is away for a while: every boot of a group fails."""
+    dials = world.machine.dials[_group(world)]
+    dials.boots_fail, dials.boot_code = True, world.random.choice((1, 3, 0, -6))
+    world.after(world.random.uniform(1.0, LONGEST), lambda: setattr(dials, "boots_fail", False))
+
+
+def imports_fail(world: "World") -> None:
+    """Half a deploy: the application cannot be imported for a while."""
+    dials = world.machine.dials[_group(world)]
+    dials.imports_fail = True
+    world.after(world.random.uniform(1.0, LONGEST), lambda: setattr(dials, "imports_fail", False))
+
+
+def slow_boot(world: "World") -> None:
+    """The next boot of a group does not come to an end."""
+    world.machine.dials[_group(world)].slow_boots = 1
+
+
+def spawns_fail(world: "World") -> None:
+    """The kernel refuses the next processes of a group."""
+    world.machine.dials[_group(world)].spawns_fail = world.random.randint(1, 5)
+
+
+def zygote_dies(world: "World") -> None:
+    """A zygote is gone."""
+    if not world.machine.zygotes:
+        return
+    zygote = world.random.choice(list(world.machine.zygotes.values()))
+    event = events.LoaderGone if zygote.loaded else events.LoaderFailed
+    world.machine.end_zygote(zygote)
+    world.post(event(zygote.group, zygote.release, "signal 9", chance=world.random.random()))
+
+
+def zygote_wedges(world: "World") -> None:
+    """A zygote answers nothing any more, and nothing else is seen of it."""
+    if world.machine.zygotes:
+        world.random.choice(list(world.machine.zygotes.values())).wedged = True
+
+
+def _hangs(state: str, *, mute: bool, busy: float = 0.0, waiting: float = 0.0, traced: bool = False) -> Fault:
+    def fault(world: "World") -> None:
+        process = _aim(world)
+        if process is None:
+            return
+        process.hung, process.state, process.mute, process.traced = world.now, state, mute, traced
+        process.starved = waiting > busy
+        process.deaf = world.random.random() < 0.3
+        process.use(world.now, busy, waiting)
+        if state == "D" or traced or world.random.random() < 0.3:
+            world.after(world.random.uniform(1.0, LONGEST), lambda: _recovers(world, process))
+
+    return fault
+
+
+def _recovers(world: "World", process: Process) -> None:
+    if not process.alive:
+        return
+    process.hung, process.state, process.mute, process.traced = None, "S", False, False
+    process.starved = process.deaf = False
+    process.use(world.now, 0.0, 0.0)
+    if process.kill_waits:
+        world.machine.die(process, -9)
+
+
+def deaf(world: "World") -> None:
+    """A worker will not hear of ending."""
+    process = _aim(world)
+    if process is not None:
+        process.deaf = True
+
+
+def pause(world: "World") -> None:
+    """The master itself stands still."""
+    world.pause(world.random.choice((0.6, 3.0, 20.0, 120.0)))
+
+
+def scale(world: "World") -> None:
+    """An operator changes a count."""
+    world.post(events.Scaled(_group(world), world.random.randint(0, 6)))
+
+
+def hold(world: "World") -> None:
+    """An operator debugs a slot for a while."""
+    slot = _slot(world)
+    if slot is not None:
+        world.post(events.Held(slot, True))
+        world.after(world.random.uniform(1.0, LONGEST), lambda: world.post(events.Held(slot, False)))
+
+
+def reset(world: "World") -> None:
+    """An operator forgives a slot or a group."""
+    name = world.random.choice((_group(world), _slot(world)))
+    if name is not None:
+        world.post(events.Cleared(name))
+
+
+def signal(world: "World") -> None:
+    """An operator sends a signal through the supervisor."""
+    process = _aim(world)
+    if process is not None:
+        world.post(events.Signalled(process.worker, 15))
+        world.machine.die(process, -15)
+
+
+FAULTS: dict[str, tuple[int, Fault]] = {
+    "crash": (8, _dies(-11)),
+    "exit 1": (5, _dies(1)),
+    "exit 0": (2, _dies(0)),
+    "exit 78": (1, _dies(78)),
+    "out of memory": (2, _dies(-9, oom=True)),
+    "kill from outside": (6, _dies(-9)),
+    "boot crash": (4, _dies(1, ready=False)),
+    "boot kill": (2, _dies(-9, ready=False)),
+    "crash all": (1, crash_all),
+    "kill flood": (1, kill_flood),
+    "boots fail": (2, boots_fail),
+    "imports fail": (2, imports_fail),
+    "slow boot": (2, slow_boot),
+    "spawns fail": (2, spawns_fail),
+    "zygote dies": (3, zygote_dies),
+    "zygote wedges": (2, zygote_wedges),
+    "stuck": (4, _hangs("S", mute=True)),
+    "loop stuck": (4, _hangs("S", mute=False)),
+    "busy": (3, _hangs("R", mute=False, busy=0.95)),
+    "starved": (2, _hangs("R", mute=True, busy=0.1, waiting=0.9)),
+    "stopped": (3, _hangs("T", mute=True)),
+    "traced": (2, _hangs("t", mute=True, traced=True)),
+    "uninterruptible": (2, _hangs("D", mute=True)),
+    "deaf": (2, deaf),
+    "pause": (2, pause),
+    "scale": (3, scale),
+    "hold": (3, hold),
+    "reset": (2, reset),
+    "signal": (2, signal),
+}

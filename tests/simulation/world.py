@@ -1,0 +1,249 @@
+"""A fake world with a fake clock: the real policy, a machine that fails by a seeded plan, the promises checked.
+
+`python -m tests.simulation.world --seed 7` plays one story again; `--trace` prints all of it.
+"""
+
+import argparse
+import heapq
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from random import Random
+
+import msgspec
+
+from bkd.supervisor import events
+from bkd.supervisor.actions import Leave
+from bkd.supervisor.apply import apply
+from bkd.supervisor.cluster import founded
+from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.reconcile import Plan, reconcile
+from bkd.supervisor.turns import LATE
+from bkd.supervisor.watch import NEVER
+
+from .checks import ROUNDS, Broken, Checks
+from .faults import FAULTS
+from .machine import Machine
+
+TROUBLED = 600.0
+CALM = 300.0
+STOPPING = 120.0
+BETWEEN = 4.0
+SAMPLE = 40
+
+
+class World:
+    """One story: `play` troubles the cluster for a while, lets it come to rest, and stops it."""
+
+    def __init__(self, seed: int, *, without: Collection[str] = (), trace: bool = False) -> None:
+        self.seed, self.trace = seed, trace
+        self.random = Random(seed)
+        self.now = 10_000.0
+        self.faults = {name: fault for name, fault in FAULTS.items() if name not in without}
+        self.cluster = founded(*_settings(self.random))
+        self.machine = Machine(self)
+        self.checks = Checks(self)
+        self.counts: Counter[str] = Counter()
+        self.calm = self.over = False
+        self.paused = self.resumed = 0.0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._posted: deque[events.Event] = deque()
+        self._inbox: list[events.Event] = []
+        self._soon = False
+        self._wake = NEVER
+        self._timer = 0
+        for group in self.cluster.groups.values():
+            self.machine.dials[group.name].threads = group.settings.preload == "auto" and self.random.random() < 0.15
+
+    @property
+    def total(self) -> int:
+        """Events that the policy was told."""
+        return sum(self.counts.values())
+
+    # -- the clock
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call in so many seconds of this world."""
+        self._number += 1
+        heapq.heappush(self._queue, (self.now + seconds, self._number, call))
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while self._queue and self._queue[0][0] <= until and not self.over:
+            self.now, _, call = heapq.heappop(self._queue)
+            call()
+        self.now = until
+
+    def play(self) -> None:
+        """The whole story; raises Broken with its seed."""
+        with self._told():
+            self._turn()
+            self.after(BETWEEN, self._next_fault)
+            self.run(TROUBLED)
+            self._calm_down()
+            self.run(CALM)
+            self.checks.settled()
+            self._stop()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"seed {self.seed} at {self.now:.3f}: python -m tests.simulation.world --seed {self.seed}")
+            raise
+
+    def _next_fault(self) -> None:
+        if self.calm:
+            return
+        (name,) = self.random.choices(list(self.faults), [weight for weight, _ in self.faults.values()])
+        self._say(f"-- {name}")
+        self.faults[name][1](self)
+        self.after(self.random.expovariate(1 / BETWEEN), self._next_fault)
+
+    def _calm_down(self) -> None:
+        """No more faults; what hangs goes on hanging and is the policy's to find, holds and debuggers end by themselves."""
+        self.calm = True
+        for dials in self.machine.dials.values():
+            dials.slow_boots = dials.spawns_fail = 0
+
+    def _stop(self) -> None:
+        hasty = self.random.random() < 0.3
+        self.post(events.StopAsked("bkd stop", hasty=hasty))
+        self.run(STOPPING)
+        if not self.over:
+            raise Broken(f"it does not end: {self.cluster}")
+
+    # -- the master's loop, as in `supervisor.turns`
+
+    def post(self, event: events.Event) -> None:
+        """Tell the master; while it stands still, it hears nothing."""
+        if self.now < self.paused:
+            self._inbox.append(event)
+        elif type(event) is events.Pinged:
+            self._apply(event)
+        else:
+            self._posted.append(event)
+            self._turn_soon()
+
+    def pause(self, seconds: float) -> None:
+        """The master stands still for so long."""
+        if self.now >= self.paused:
+            self.paused = self.now + seconds
+            self.after(seconds, self._resume)
+
+    def _resume(self) -> None:
+        """Timers that are due come before what arrived meanwhile, as in asyncio."""
+        self.resumed = self.now
+        if self._wake <= self.now:
+            self._turn()
+        inbox, self._inbox = self._inbox, []
+        for event in inbox:
+            self.post(event)
+        if self._posted:
+            self._turn()
+
+    def _turn_soon(self) -> None:
+        if not self._soon:
+            self._soon = True
+            self.after(0.0, self._turn)
+
+    def _wakes(self, timer: int) -> None:
+        if timer == self._timer:
+            self._turn()
+
+    def _turn(self) -> None:
+        if self.now < self.paused or self.over:
+            return
+        self._soon = False
+        if self.now > self._wake + LATE:
+            self._posted.append(events.Overslept(self.now - self._wake))
+        rounds, plan = self._rounds()
+        self._sleep(plan.wake)
+        self.checks.turn(rounds, plan)
+        if self.total % SAMPLE == 0:
+            self.checks.awake(plan)
+        self._apply(events.NewsTold())
+
+    def _rounds(self) -> tuple[int, Plan]:
+        for rounds in range(1, ROUNDS + 2):
+            while self._posted:
+                self._apply(self._posted.popleft())
+            plan = reconcile(self.cluster, self.now)
+            if not plan.actions:
+                return rounds, plan
+            for action in plan.actions:
+                self.checks.action(action)
+                self._apply(events.Taken(action))
+                self.machine.perform(action)
+                self.over = self.over or isinstance(action, Leave)
+        raise Broken(f"still busy after {rounds} rounds: {plan.actions}")
+
+    def _apply(self, event: events.Event) -> None:
+        before = self.cluster
+        self.counts[type(event).__name__] += 1
+        sampled = self.total % SAMPLE == 0
+        encoded = msgspec.msgpack.encode(before) if sampled else b""
+        self.cluster = apply(before, event, self.now)
+        if sampled:
+            self.checks.unchanged(encoded, before, event)
+        if type(event) is not events.Pinged and type(event) is not events.NewsTold:
+            self._say(str(event))
+            self.checks.applied(before, event, self.cluster)
+
+    def _sleep(self, wake: float) -> None:
+        self._wake = wake
+        self._timer += 1
+        timer = self._timer
+        if wake != NEVER:
+            self.after(max(0.0, wake - self.now), lambda: self._wakes(timer))
+
+    def _say(self, text: str) -> None:
+        if self.trace:
+            print(f"{self.now:.3f} {text}")
+
+
+def _settings(random: Random) -> tuple[dict[str, GroupSection], PingSection]:
+    """A configuration."""
+    groups = {}
+    for name in random.sample(("web", "api", "jobs", "cache"), random.randint(1, 3)):
+        groups[name] = _group(random, name)
+    return groups, PingSection(*random.choice(((10.0, 30.0), (2.0, 6.0), (1.0, 1.0), (10.0, 0.0))))
+
+
+def _group(random: Random, name: str) -> GroupSection:
+    kind = {"jobs": "python", "cache": "command"}.get(name, "web")
+    return GroupSection(
+        name=name,
+        kind=kind,
+        count=random.choice((1, 2, 4, 6)),
+        restart=random.choice(("always", "failure")) if kind == "web" else random.choice(("always", "failure", "never")),
+        preload=random.choice(("auto", "auto", "true", "false")),
+        start_timeout=random.choice((5.0, 30.0)),
+        min_ready=random.choice((0.0, 1.0, 3.0)),
+        drain=random.choice((0.0, 2.0, 10.0)),
+        term=random.choice((0.5, 3.0)),
+        max_restarts=random.choice((0, 0, 0, 20)),
+    )
+
+
+def main() -> None:
+    """Play the stories of some seeds and print what happened in them."""
+    parser = argparse.ArgumentParser(description="plays the policy in a fake world")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stories", type=int, default=1)
+    parser.add_argument("--without", action="append", default=[], help="a fault that does not happen")
+    parser.add_argument("--trace", action="store_true")
+    given = parser.parse_args()
+    for seed in range(given.seed, given.seed + given.stories):
+        world = World(seed, without=given.without, trace=given.trace)
+        world.play()
+        told = ", ".join(f"{name} {count}" for name, count in world.counts.most_common())
+        print(f"seed {seed}: {world.total} events, at most {world.checks.most_rounds} rounds: {told}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
