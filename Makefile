@@ -10,6 +10,13 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install
 # pip says nothing when all is well, and everything when it is not
 QUIETLY = quietly() { said=$$("$$@" 2>&1) || { echo "$$said" >&2; return 1; }; }; quietly
 
+# an environment that was made with another interpreter than the one asked for is made anew
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(PYTHON))
+.PHONY: $(VENV)/.made
+endif
+endif
+
 .PHONY: run test lint check wheel clean help
 .DELETE_ON_ERROR:
 
@@ -58,9 +65,10 @@ $(VENV)/.made:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; \
 	  exit 1; }
+	@[ ! -e $@ ] || rm -rf $(VENV)
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1)"
 	@$(QUIETLY) $(PYTHON) -m venv $(VENV)
-	@touch $@
+	@echo $(PYTHON) > $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "installing bkd into $(VENV)"

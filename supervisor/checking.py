@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from typing import NamedTuple
@@ -14,8 +13,8 @@ import msgspec
 from ..ipc.message import FunctionWork, Load, Loaded, LoadFailed, WebWork
 from . import readiness
 from .config.faults import ConfigError
-from .config.load import load
 from .config.schema import Config, GroupSection
+from .setup import Options, read_config
 
 TRIAL = "from bkd.workers.trial import main; main()"
 
@@ -32,7 +31,7 @@ class Finding(NamedTuple):
 def check(path: str, *, as_json: bool) -> int:
     """Print every fault and a line per group; returns the exit code: 0, 1 when an import fails, 2 for the file."""
     try:
-        config = load(path, os.environ, hostname=socket.gethostname())
+        config = read_config(Options(fd=-1, config=path))
     except ConfigError as error:
         faults = [{"key": fault.key, "expected": fault.expected, "found": fault.found} for fault in error.faults]
         if as_json:
@@ -49,8 +48,6 @@ def examine(config: Config, group: GroupSection) -> Finding:
     """Would this group start?"""
     if group.kind == "command":
         return _program(group)
-    if group.kind == "messages":
-        return Finding(group.name, "kind messages cannot be run by this version of bkd")
     return _imported(config, group)
 
 

@@ -11,6 +11,7 @@ while no master is there to hear them.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,8 @@ from . import spawning
 PACKET = 1 << 18
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 EVENTS_KEPT = 10_000
+LEAVING = 1.5
+LOOK = 0.02
 MASTER = "from bkd.supervisor.master import main; main()"
 BLANK = "from bkd.workers.zygote import main; main()"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -51,6 +54,7 @@ class Keeper:
         self.born_at = 0.0
         self.restart_at: float | None = None
         self.code: int | None = None
+        self.leave_by = 0.0
         self.wake_in, self.wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
@@ -59,13 +63,28 @@ class Keeper:
         self._start_master()
         if self.options.get("warm"):
             self.blank = self._spawn_blank()
-        while self.code is None:
+        while not self._is_over():
             self._wait()
             self._hear_signals()
             self._reap()
             if self.restart_at is not None and time.monotonic() >= self.restart_at:
                 self._start_master()
-        return self.code
+        return self.code or 0
+
+    def _is_over(self) -> bool:
+        """With the exit code settled, helpers get a moment to end by themselves; whatever is left then is killed."""
+        if self.code is None:
+            return False
+        if self.leave_by == 0.0:
+            self.leave_by = time.monotonic() + LEAVING
+            for pid in list(self.births):
+                self._forget_birth(pid)
+        left = spawning.children()
+        if left and time.monotonic() > self.leave_by:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return not left or time.monotonic() > self.leave_by + LEAVING
 
     def _become_keeper(self) -> None:
         libc = ctypes.CDLL(None)
@@ -105,6 +124,8 @@ class Keeper:
             self.link.close()
             self.link = None
         self.master = 0
+        if self.code is not None:
+            return
         if not self.up:
             self._leave(os.waitstatus_to_exitcode(status))
             return
@@ -116,10 +137,7 @@ class Keeper:
         sys.stderr.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
 
     def _leave(self, code: int) -> None:
-        """The master never came up, or it died while leaving: nothing of the cluster stays behind."""
-        for pid in spawning.children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """The master never came up: nothing of the cluster stays behind."""
         self._close_listeners()
         self.code = code if 0 <= code < 126 else 1
 
@@ -136,6 +154,7 @@ class Keeper:
         if self.link is not None:
             poll.register(self.link, select.POLLIN | (select.POLLOUT if self.untold else 0))
         timeout = None if self.restart_at is None else max(0.0, self.restart_at - time.monotonic()) * 1000
+        timeout = LOOK * 1000 if self.code is not None else timeout
         for fd, happened in poll.poll(timeout):
             if self.link is not None and fd == self.link.fileno() and happened & (select.POLLIN | select.POLLHUP):
                 self._hear_master()
@@ -148,8 +167,10 @@ class Keeper:
                 socket.send_fds(self.link, [json.dumps(event).encode()], descriptors)
             except BlockingIOError:
                 return
-            except OSError:
-                return  # the master is gone: its death is reaped in a moment, and the event stays untold
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    return  # the master is gone: its death is reaped in a moment, and the event stays untold
+                sys.stderr.write(f"bkd: cannot tell the master of {event['event']}: {error.strerror}\n")
             self.untold.popleft()
 
     def _hear_master(self) -> None:

@@ -33,6 +33,7 @@ from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
+from .notyet import ignored
 from .reconcile import hopeless
 from .registry import Registry
 from .roles import admit_groups
@@ -184,10 +185,12 @@ class Master:
 
     def _log_to(self) -> None:
         logger.remove()
-        logger.add(sys.stderr, format=banner.log_format(sys.stderr.isatty()), level="INFO")
-        if self.options.daemon:
-            logger.remove()
-            logger.add(f"{self.run_dir}/log/bkd.log", format=banner.log_format(False), level="INFO")
+        to = f"{self.run_dir}/log/bkd.log" if self.options.daemon else sys.stderr
+        colours = not self.options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        as_json = self.config.log.format == "json"
+        logger.add(to, format=banner.log_format(colours), level="INFO", serialize=as_json)
+        for line in ignored(self.config):
+            logger.warning("{}", line)
 
     def _dismiss_blank(self) -> None:
         """The process that was started early is of no use to this configuration."""

@@ -5,8 +5,10 @@ import socket
 from dataclasses import dataclass, field
 
 from . import places
+from .config.faults import ConfigError
 from .config.load import for_run, load
 from .config.schema import Config
+from .notyet import refused
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,6 @@ class Options:
     workers: int | None = None
     bind: list[str] = field(default_factory=list)
     daemon: bool = False
-    watch: bool = False
     warm: bool = True
     tty: bool = False
 
@@ -35,7 +36,11 @@ def read_config(options: Options) -> Config:
     hostname = socket.gethostname()
     if options.target:
         return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
-    return load(options.config, os.environ, hostname=hostname)
+    config = load(options.config, os.environ, hostname=hostname)
+    faults = refused(config)
+    if faults:
+        raise ConfigError(os.path.basename(options.config), faults)
+    return config
 
 
 def run_dir_of(options: Options, config: Config) -> str:

@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import stat
 from typing import Any, NoReturn
 
+EXEC_LIMIT = 2.0
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -23,13 +25,20 @@ def spawn(order: dict[str, Any]) -> int:
     if pid == 0:
         _become(order, failed_out)
     os.close(failed_out)
-    with os.fdopen(failed_in, "rb") as failed:
-        word = failed.read(16)
+    word = _exec_failure(failed_in)
     if word:
         os.waitpid(pid, 0)
         number = int(word)
         raise OSError(number, os.strerror(number), order["argv"][0])
     return pid
+
+
+def _exec_failure(failed: int) -> bytes:
+    """The errno of an exec that failed. A program on a slow disk gets EXEC_LIMIT; after that its exit code tells."""
+    poll = select.poll()
+    poll.register(failed, select.POLLIN)
+    with os.fdopen(failed, "rb", buffering=0) as pipe:
+        return pipe.read(16) if poll.poll(EXEC_LIMIT * 1000) else b""
 
 
 def _become(order: dict[str, Any], failed: int) -> NoReturn:

@@ -5,7 +5,7 @@
 
 import sys
 
-SIMPLE_START = {"-d": "daemon", "--daemon": "daemon", "--watch": "watch"}
+SIMPLE_START = {"-d": "daemon", "--daemon": "daemon"}
 
 
 def main() -> int:

@@ -95,10 +95,13 @@ class Checks:
             expect(not process.ready, f"{action}, which is ready")
             expect(now - process.ordered >= group.settings.start_timeout, f"{action} before start_timeout")
         elif process.alive:
-            expect(process.hung is not None, f"{action}, a healthy worker")
+            heartbeat = self.world.machine.period + SLACK
+            if process.hung is None:
+                expect(now - process.recovered <= heartbeat, f"{action}, a healthy worker")
+            else:
+                early = kill - (now - process.hung)
+                expect(early <= heartbeat, f"{action} {early:.3f} s too early")
             expect(not process.traced, f"{action}, a traced worker")
-            early = (now - (process.hung or 0.0)) - kill
-            expect(early >= -self.world.machine.period - SLACK, f"{action} {-early:.3f} s too early")
         record = self.records[action.worker]
         record.condemned, record.verdict = now, action.verdict
         self.fresh.append(action.worker)

@@ -123,6 +123,7 @@ def _recovers(world: "World", process: Process) -> None:
         return
     process.hung, process.state, process.mute, process.traced = None, "S", False, False
     process.starved = process.deaf = False
+    process.recovered = world.now
     process.use(world.now, 0.0, 0.0)
     if process.kill_waits:
         world.machine.die(process, -9)

@@ -31,7 +31,8 @@ class Clock(Protocol):
 
 @dataclass
 class Process:
-    """A worker's process as it really is. `hung`: since when its main loop does not turn."""
+    """A worker's process as it really is. `hung`: since when its main loop does not turn; `recovered`: when it last
+    did again."""
 
     worker: int
     group: str
@@ -42,6 +43,7 @@ class Process:
     ready: bool = False
     state: str = "S"
     hung: float | None = None
+    recovered: float = 0.0
     mute: bool = False
     deaf: bool = False
     traced: bool = False

@@ -113,6 +113,7 @@ class Gate:
             self._take()
 
     def _insist(self) -> None:
+        self._balance.waited()
         self.open()
         self._take()
 

@@ -19,6 +19,7 @@ class Balance:
         self._cells = cells
         self._index = index
         self._shown = AWAY
+        self._seen = self._idle = b""
 
     @classmethod
     def alone(cls) -> "Balance":
@@ -51,11 +52,20 @@ class Balance:
             self._cells[self._index] = AWAY
 
     def crowded(self, count: int) -> bool:
-        """Whether a sibling has so much less that it should take the next connection."""
+        """Whether a sibling has so much less that it should take the next connection, and is likely to."""
         self.show(count)
-        cells, index = self._cells, self._index
-        least = min(cells[:index] + cells[index + 1 :], default=AWAY)
-        return self._shown > least + 1 + least // SLACK
+        self._seen = self._others()
+        least = min(self._seen, default=AWAY)
+        return self._shown > least + 1 + least // SLACK and self._seen != self._idle
+
+    def waited(self) -> None:
+        """The siblings were given time. If none has moved they are hung or starved: until one moves, do not wait."""
+        self._idle = self._others()
+        if self._idle != self._seen:
+            self._idle = b""
+
+    def _others(self) -> bytes:
+        return bytes(self._cells[: self._index] + self._cells[self._index + 1 :])
 
 
 def _map(path: Path) -> mmap.mmap:
