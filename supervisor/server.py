@@ -51,17 +51,21 @@ class Server:
         await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
 
     def opened(self, connection: Connection) -> bool:
-        """Called for every connection: nobody gets no answer, and clients cannot use up all descriptors."""
+        """Called for every connection: who has no role gets no answer."""
         who = role(connection.peer, self.control, self.owner)
-        clients = sum(1 for other in self._roles if other.role in ("", "client"))
         if who == Role.NOBODY:
             self._tell(connection, PeerRefused, "this user has no role here")
             return False
-        if clients >= CLIENTS:
-            self._tell(connection, PeerRefused, f"{CLIENTS} clients are connected already")
-            return False
+        self._make_room()
         self._roles[connection] = who
         return True
+
+    def _make_room(self) -> None:
+        """When there are too many clients, the oldest connection of whoever has most makes room."""
+        clients = [other for other in self._roles if other.role in ("", "client")]
+        if len(clients) >= CLIENTS:
+            greediest, _ = Counter(other.peer.pid for other in clients).most_common(1)[0]
+            next(other for other in clients if other.peer.pid == greediest).reject("it has too many connections")
 
     def received(self, connection: Connection, envelope: Envelope) -> None:
         """The hello first, then what the role may say."""
