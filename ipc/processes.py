@@ -1,10 +1,25 @@
-"""The identity of a process: its pid and its start time. A pid alone may have been given to somebody else."""
+"""The identity of a process, and where its output goes. Standard library only."""
+
+import os
 
 
 def start_time(pid: int) -> int:
-    """Start time in clock ticks since boot, field 22 of /proc/PID/stat (proc(5)); 0 when there is no such process."""
+    """What makes a pid one process: its start time in clock ticks since boot, 0 when there is no such process.
+
+    Field 22 of /proc/PID/stat, see proc(5).
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError):
         return 0
+
+
+def redirect(path: str) -> None:
+    """Append this process's standard output and error to a file from now on; "" leaves them as they are."""
+    if not path:
+        return
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)

@@ -2,44 +2,51 @@
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from . import events
 from .cluster import Phase
-
-if TYPE_CHECKING:
-    from .master import Master
+from .context import Context
+from .effects import Effects
+from .registry import Registry
+from .turns import Turns
 
 HELLO_LIMIT = 2.0
 
 
-async def adopt(master: "Master") -> None:
-    """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
-    master.turns.post(events.Adopted())
-    for _, _, worker in master.turns.cluster.workers():
-        process = master.registry.workers.get(worker.id)
-        if process is not None and process.pid and master.context.settings(process.group).kind == "command":
-            master.effects.programs.adopt(process, ready=worker.phase != Phase.STARTING)
-    await asyncio.sleep(HELLO_LIMIT)
-    _bury_workers(master)
-    _bury_loaders(master)
+class Adoption:
+    """One takeover."""
 
+    def __init__(self, turns: Turns, context: Context, registry: Registry, effects: Effects) -> None:
+        self.turns, self.context, self.registry, self.effects = turns, context, registry, effects
 
-def _bury_workers(master: "Master") -> None:
-    for _, _, worker in list(master.turns.cluster.workers()):
-        process = master.registry.workers.get(worker.id)
-        if process is None or not process.pid:
-            if process is not None:
-                master.registry.forget(process)
-            master.turns.post(events.SpawnFailed(worker.id, "the master ended meanwhile", random.random()))
-        elif process.handle is None or not process.handle.alive():
-            logger.warning("{} (pid {}) ended while no master was there", process.slot, process.pid)
-            master.effects.ended(process.pid, None)
+    async def run(self) -> None:
+        """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
+        self.turns.post(events.Adopted())
+        self._adopt_programs()
+        await asyncio.sleep(HELLO_LIMIT)
+        self._bury_workers()
+        self._bury_loaders()
 
+    def _adopt_programs(self) -> None:
+        for _, _, worker in self.turns.cluster.workers():
+            process = self.registry.workers.get(worker.id)
+            if process is not None and process.pid and self.context.settings(process.group).kind == "command":
+                self.effects.programs.adopt(process, ready=worker.phase != Phase.STARTING)
 
-def _bury_loaders(master: "Master") -> None:
-    for loader in list(master.registry.loaders.values()):
-        if loader.handle is None or not loader.handle.alive():
-            master.effects.loaders.ended(loader, None)
+    def _bury_workers(self) -> None:
+        for _, _, worker in list(self.turns.cluster.workers()):
+            process = self.registry.workers.get(worker.id)
+            if process is None or not process.pid:
+                if process is not None:
+                    self.registry.forget(process)
+                self.turns.post(events.SpawnFailed(worker.id, "the master ended meanwhile", random.random()))
+            elif process.handle is None or not process.handle.alive():
+                logger.warning("{} (pid {}) ended while no master was there", process.slot, process.pid)
+                self.effects.ended(process.pid, None)
+
+    def _bury_loaders(self) -> None:
+        for loader in list(self.registry.loaders.values()):
+            if loader.handle is None or not loader.handle.alive():
+                self.effects.loaders.ended(loader, None)

@@ -5,19 +5,19 @@ import json
 import pwd
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..ipc.errors import BkdError
 from ..ipc.message import Command, Finished, Progress
 from . import events, status
 from .cluster import Cluster, Worker
+from .config.schema import Config
 from .connection import Connection
+from .effects import Effects
 from .facts import CommandGiven, Fact
 from .reconcile import exit_code
 from .roles import Role
-
-if TYPE_CHECKING:
-    from .master import Master
+from .turns import Turns
 
 MOST_WORKERS = 10_000
 USAGE = 2
@@ -64,10 +64,26 @@ class Entry(NamedTuple):
     handler: Handler
 
 
+class Desk(Protocol):
+    """What commands need of the master."""
+
+    config: Config
+    turns: Turns
+    effects: Effects
+    began: float
+    keeper_pid: int
+
+    def remember(self) -> None:
+        """Write the state down before a promise is given."""
+
+    def tell(self, fact: Fact) -> None:
+        """Into the journal."""
+
+
 class Commands:
     """Looks verbs up in the table, checks the role, journals what changes anything."""
 
-    def __init__(self, master: "Master") -> None:
+    def __init__(self, master: Desk) -> None:
         self.master = master
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping: list[Request] = []

@@ -4,16 +4,15 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from ..ipc.message import Reopen
 from . import logfiles, rotation
+from .context import Context
+from .effects import Effects
 from .keeperlink import KeeperError
-
-if TYPE_CHECKING:
-    from .master import Master
+from .registry import Registry
 
 ROTATION_PERIOD = 15.0
 ROTATION_PAUSE = 0.05
@@ -24,16 +23,16 @@ VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.
 class Housekeeping:
     """Tasks that go on for as long as the master lives."""
 
-    def __init__(self, master: "Master") -> None:
-        self.master = master
-        self._moment = logfiles.moment(Path(master.run_dir, "log")) if master.files else ""
+    def __init__(self, context: Context, registry: Registry, effects: Effects, *, shows: bool) -> None:
+        self.context, self.registry, self.effects, self.shows = context, registry, effects, shows
+        self._moment = logfiles.moment(Path(context.run_dir, "log")) if context.files else ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """Start what the configuration asks for."""
-        if self.master.files:
+        """Start what the configuration asks for; the output is shown once, by the first master."""
+        if self.context.files:
             self._run(self._rotate_for_ever())
-            if not self.master.options.daemon:
+            if self.shows:
                 self._run(self._show())
 
     def look_for_the_dead(self) -> None:
@@ -47,15 +46,15 @@ class Housekeeping:
 
     async def _show(self) -> None:
         """The viewer is a process of its own, so that a flood of output cannot delay a decision."""
-        folder = str(Path(self.master.run_dir, "log"))
+        folder = str(Path(self.context.run_dir, "log"))
         argv = [sys.executable, "-P", "-c", VIEWER, folder, self._moment]
         try:
-            await self.master.keeper.order("spawn", argv=argv, birth="")
+            await self.context.keeper.order("spawn", argv=argv, birth="")
         except KeeperError as error:
             logger.warning("the workers' output cannot be shown here: {}; see {}", error, folder)
 
     async def _rotate_for_ever(self) -> None:
-        log = self.master.config.log
+        log = self.context.config.log
         while log.rotate:
             await asyncio.sleep(ROTATION_PERIOD)
             for path in self._logs():
@@ -63,8 +62,8 @@ class Housekeeping:
 
     def _logs(self) -> list[Path]:
         """Every file that is there, and every one that is being written to: it may have been moved away."""
-        written = {Path(process.log) for process in self.master.registry.workers.values() if process.log}
-        return sorted(written | set(Path(self.master.run_dir, "log").glob("*.log")))
+        written = {Path(process.log) for process in self.registry.workers.values() if process.log}
+        return sorted(written | set(Path(self.context.run_dir, "log").glob("*.log")))
 
     async def _rotate(self, path: Path, limit: int, keep: int) -> None:
         """In a thread: a disk may make it wait, and the master must not."""
@@ -77,7 +76,7 @@ class Housekeeping:
 
     def _reopen(self, path: Path) -> Callable[[], None] | None:
         """How its writers are told to open the file anew; None if one of them cannot be told."""
-        writers = [process for process in self.master.registry.workers.values() if process.log == str(path)]
+        writers = [process for process in self.registry.workers.values() if process.log == str(path)]
         connections = [process.connection for process in writers if process.connection is not None]
         if not connections or len(connections) < len(writers):
             return None
@@ -92,6 +91,6 @@ class Housekeeping:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(ORPHAN_PERIOD)
-            for process in [*self.master.registry.workers.values()]:
+            for process in [*self.registry.workers.values()]:
                 if process.handle is not None and not process.handle.alive() and process.pid:
-                    self.master.effects.ended(process.pid, None)
+                    self.effects.ended(process.pid, None)

@@ -23,7 +23,7 @@ import time
 from collections import deque
 from typing import Any
 
-from ..ipc.processes import start_time
+from ..ipc.processes import redirect, start_time
 from . import spawning
 
 PACKET = 1 << 18
@@ -287,7 +287,7 @@ class Keeper:
 
     def _redirect(self, order: dict[str, Any]) -> dict[str, Any]:
         """In the background: say what there is to say into a file from now on."""
-        spawning.redirect(order["path"])
+        redirect(order["path"])
         return {}
 
     def _mark_up(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
-from ..ipc.processes import start_time
-from . import banner, events, spawning
-from .adoption import adopt
+from ..ipc.processes import redirect, start_time
+from . import banner, events
+from .adoption import Adoption
 from .cluster import Cluster, Phase, founded
 from .commands import Commands
 from .config.faults import ConfigError
@@ -175,11 +175,15 @@ class Master:
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
         if not self.options.daemon and not self.adopting:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
-        self.housekeeping = Housekeeping(self)
+        self.housekeeping = Housekeeping(
+            self.context, self.registry, self.effects, shows=not self.options.daemon and not self.adopting
+        )
         self.turns.begin()
         self._dismiss_blank()
         if self.adopting:
-            self._adoption = asyncio.get_running_loop().create_task(adopt(self))
+            self._adoption = asyncio.get_running_loop().create_task(
+                Adoption(self.turns, self.context, self.registry, self.effects).run()
+            )
         self.remember()
         self.housekeeping.begin()
 
@@ -242,7 +246,7 @@ class Master:
         trace = self.context.last_trace if code else ""
         self.keeper.tell("redirect", path=f"{self.run_dir}/log/bkd.log")
         os.write(2, trace.encode() + text.encode() + b"\0%d\n" % code)
-        spawning.redirect(f"{self.run_dir}/log/bkd.log")
+        redirect(f"{self.run_dir}/log/bkd.log")
 
     def _is_last(self, worker: int) -> bool:
         """Whether nobody else of its group will take what is queued."""

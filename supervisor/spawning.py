@@ -9,6 +9,8 @@ import socket
 import stat
 from typing import Any, NoReturn
 
+from ..ipc.processes import redirect
+
 EXEC_LIMIT = 2.0
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -65,18 +67,9 @@ def _wire(order: dict[str, Any]) -> None:
     if stdin is None:
         stdin = os.open(os.devnull, os.O_RDONLY)
     os.dup2(stdin, 0)
-    if order.get("out"):
-        redirect(order["out"])
+    redirect(order.get("out") or "")
     for fd in order.get("inherit", ()):
         os.set_inheritable(fd, True)
-
-
-def redirect(path: str) -> None:
-    """Append this process's standard output and error to a file."""
-    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.close(out)
 
 
 def children() -> list[int]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 
 from ..ipc import application
 from ..ipc.message import Fork, Load
+from ..ipc.processes import redirect
 from .pulse import Pulse
 from .supervision import Supervision
 
@@ -46,18 +47,6 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     finally:
         pulse.finish()
         _end(code)
-
-
-def redirect(path: str) -> None:
-    """Append this process's standard output and error to a file; "" leaves them as they are."""
-    if not path:
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.close(out)
 
 
 def slot_index(slot: str) -> int:

@@ -20,8 +20,7 @@ from setproctitle import setproctitle
 from ..ipc import application, message
 from ..ipc.errors import BkdError, NotConnected
 from ..ipc.link import Link
-from ..ipc.processes import start_time
-from . import child
+from ..ipc.processes import redirect, start_time
 from .supervision import Load
 
 CONNECT_LIMIT = 5.0
@@ -178,7 +177,7 @@ class Pulse:
             if envelope.op == message.Drain.op:
                 self._asked_to_drain(message.body(envelope, message.Drain))
             elif envelope.op == message.Reopen.op:
-                child.redirect(self._order.log)
+                redirect(self._order.log)
 
     def _asked_to_drain(self, drain: message.Drain) -> None:
         with self._lock:

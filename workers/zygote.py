@@ -35,7 +35,7 @@ from ..ipc.message import (
     Work,
     body,
 )
-from ..ipc.processes import start_time
+from ..ipc.processes import redirect, start_time
 from . import child, trace
 from .supervision import Supervision
 
@@ -125,7 +125,7 @@ class Zygote:
         self.load = body(envelope, Load)
         self.listeners = [socket.socket(fileno=fd) for fd in self.link.descriptors]
         self.link.descriptors.clear()
-        child.redirect(self.load.log)
+        redirect(self.load.log)
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} loading")
         started = time.monotonic()
         try:

@@ -20,7 +20,7 @@ PATIENCE = 5.0
 SLACK = 0.05
 ROUNDS = 12
 MINUTE = 60.0
-MOST_SPAWNS = 40
+MOST_SPAWNS = 30
 NO_TERM = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})
 
 
@@ -53,6 +53,7 @@ class Checks:
         self.world = world
         self.records: dict[int, Record] = defaultdict(Record)
         self.spawns: dict[str, deque[float]] = defaultdict(deque)
+        self.scored: dict[str, float] = {}
         self.fresh: list[int] = []
         self.most_rounds = 0
         self._before: dict[type[actions.Action], Callable[[Any], None]] = {
@@ -96,8 +97,8 @@ class Checks:
             expect(now - process.ordered >= group.settings.start_timeout, f"{action} before start_timeout")
         elif process.alive:
             heartbeat = self.world.machine.period + SLACK
-            if process.hung is None:
-                expect(now - process.recovered <= heartbeat, f"{action}, a healthy worker")
+            if process.hung is None or process.hung - process.recovered <= heartbeat:
+                expect((process.hung or now) - process.recovered <= heartbeat, f"{action}, a healthy worker")
             else:
                 early = kill - (now - process.hung)
                 expect(early <= heartbeat, f"{action} {early:.3f} s too early")
@@ -167,12 +168,17 @@ class Checks:
         if group.breaker.open_since is not None:
             trying = [s.name for s in group.slots.values() if s.active and s.active.phase == Phase.STARTING]
             expect(not trying, f"{action} while the breaker is open and {trying} tries")
-        recent = self.spawns[action.slot]
+        if slot.scored_at != self.scored.get(action.slot, 0.0):
+            self._after_charge(action, slot)
+
+    def _after_charge(self, action: actions.Spawn, slot: Slot) -> None:
+        """Tries that follow charged deaths are bounded by back-off, whatever the jitter."""
+        now, recent = self.world.now, self.spawns[action.slot]
+        self.scored[action.slot] = slot.scored_at
         recent.append(now)
         while recent[0] <= now - MINUTE:
             recent.popleft()
-        free = sum(now - at < MINUTE for at in slot.outside)
-        expect(len(recent) - free <= MOST_SPAWNS, f"{action}: {len(recent)} spawns within a minute")
+        expect(len(recent) <= MOST_SPAWNS, f"{action}: {len(recent)} tries after charged deaths within a minute")
 
     def _load(self, action: actions.LoadRelease) -> None:
         there = (action.group, action.release) in self.world.machine.zygotes

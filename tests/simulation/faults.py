@@ -94,7 +94,7 @@ def zygote_dies(world: "World") -> None:
     zygote = world.random.choice(list(world.machine.zygotes.values()))
     event = events.LoaderGone if zygote.loaded else events.LoaderFailed
     world.machine.end_zygote(zygote)
-    world.post(event(zygote.group, zygote.release, "signal 9", chance=world.random.random()))
+    world.post(event(zygote.group, zygote.release, "signal 9", chance=world.random.random()), zygote)
 
 
 def zygote_wedges(world: "World") -> None:

@@ -22,8 +22,8 @@ class Clock(Protocol):
     random: Random
     cluster: Cluster
 
-    def post(self, event: events.Event) -> None:
-        """Tell the master."""
+    def post(self, event: events.Event, zygote: "Zygote | None" = None) -> None:
+        """Tell the master, unless it comes from a zygote that is dropped by then."""
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call later."""
@@ -73,13 +73,14 @@ class Process:
 
 @dataclass
 class Zygote:
-    """A loader's process; `wedged`: it answers nothing any more."""
+    """A loader's process; `wedged`: it answers nothing any more; `dropped`: the master wants to hear nothing of it."""
 
     group: str
     release: int
     alive: bool = True
     loaded: bool = False
     wedged: bool = False
+    dropped: bool = False
     forks: set[int] = field(default_factory=set)
 
 
@@ -96,12 +97,13 @@ class Dials:
 
 
 class Machine:
-    """Every process by worker number, every living zygote by group and release."""
+    """Every process by worker number, every living zygote by group and release, and the one that was started last."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.processes: dict[int, Process] = {}
         self.zygotes: dict[tuple[str, int], Zygote] = {}
+        self.started: dict[tuple[str, int], Zygote] = {}
         self.dials = {name: Dials() for name in clock.cluster.groups}
         self.pids = 100
         ping = clock.cluster.ping
@@ -135,7 +137,7 @@ class Machine:
 
     def _load(self, action: actions.LoadRelease) -> None:
         zygote = Zygote(action.group, action.release)
-        self.zygotes[action.group, action.release] = zygote
+        self.zygotes[action.group, action.release] = self.started[action.group, action.release] = zygote
         self.pids += 1
         self.clock.post(events.LoaderSpawned(action.group, action.release, self.pids))
         seconds = self.clock.random.uniform(0.1, 2.0)
@@ -147,15 +149,16 @@ class Machine:
         dials = self.dials[zygote.group]
         if dials.imports_fail:
             self.end_zygote(zygote)
-            self.clock.post(events.LoaderFailed(zygote.group, zygote.release, "ImportError", "", self._chance()))
+            self.clock.post(events.LoaderFailed(zygote.group, zygote.release, "ImportError", "", self._chance()), zygote)
             return
         zygote.loaded = True
         unsafe = ("2 threads",) if dials.threads else ()
-        self.clock.post(events.LoaderReady(zygote.group, zygote.release, seconds, unsafe))
+        self.clock.post(events.LoaderReady(zygote.group, zygote.release, seconds, unsafe), zygote)
 
     def _drop(self, action: actions.DropLoader) -> None:
-        zygote = self.zygotes.get((action.group, action.release))
+        zygote = self.started.get((action.group, action.release))
         if zygote is not None:
+            zygote.dropped = True
             self.end_zygote(zygote)
 
     def end_zygote(self, zygote: Zygote) -> None:

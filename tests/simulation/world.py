@@ -24,7 +24,7 @@ from bkd.supervisor.watch import NEVER
 
 from .checks import ROUNDS, Broken, Checks
 from .faults import FAULTS
-from .machine import Machine
+from .machine import Machine, Zygote
 
 TROUBLED = 600.0
 CALM = 300.0
@@ -50,7 +50,7 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._posted: deque[events.Event] = deque()
-        self._inbox: list[events.Event] = []
+        self._inbox: list[tuple[events.Event, Zygote | None]] = []
         self._soon = False
         self._wake = NEVER
         self._timer = 0
@@ -119,10 +119,12 @@ class World:
 
     # -- the master's loop, as in `supervisor.turns`
 
-    def post(self, event: events.Event) -> None:
-        """Tell the master; while it stands still, it hears nothing."""
+    def post(self, event: events.Event, zygote: Zygote | None = None) -> None:
+        """Tell the master; while it stands still, it hears nothing, and later nothing of a zygote that it dropped."""
         if self.now < self.paused:
-            self._inbox.append(event)
+            self._inbox.append((event, zygote))
+        elif zygote is not None and zygote.dropped:
+            return
         elif type(event) is events.Pinged:
             self._apply(event)
         else:
@@ -141,8 +143,8 @@ class World:
         if self._wake <= self.now:
             self._turn()
         inbox, self._inbox = self._inbox, []
-        for event in inbox:
-            self.post(event)
+        for event, zygote in inbox:
+            self.post(event, zygote)
         if self._posted:
             self._turn()
 

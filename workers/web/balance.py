@@ -7,6 +7,7 @@ from pathlib import Path
 
 AWAY = 255  # this worker does not serve
 MOST = 254
+PATIENCE = 32  # times a sibling is waited for that does not move at all
 SLACK = 4  # many connections may differ by a quarter: evening them out exactly costs more than it brings
 
 logger = logging.getLogger("bkd.web")
@@ -19,7 +20,8 @@ class Balance:
         self._cells = cells
         self._index = index
         self._shown = AWAY
-        self._seen = self._idle = b""
+        self._still = b""
+        self._waits = 0
 
     @classmethod
     def alone(cls) -> "Balance":
@@ -54,18 +56,15 @@ class Balance:
     def crowded(self, count: int) -> bool:
         """Whether a sibling has so much less that it should take the next connection, and is likely to."""
         self.show(count)
-        self._seen = self._others()
-        least = min(self._seen, default=AWAY)
-        return self._shown > least + 1 + least // SLACK and self._seen != self._idle
+        others = bytes(self._cells[: self._index] + self._cells[self._index + 1 :])
+        if others != self._still:
+            self._still, self._waits = others, 0
+        least = min(others, default=AWAY)
+        return self._shown > least + 1 + least // SLACK and self._waits < PATIENCE
 
     def waited(self) -> None:
-        """The siblings were given time. If none has moved they are hung or starved: until one moves, do not wait."""
-        self._idle = self._others()
-        if self._idle != self._seen:
-            self._idle = b""
-
-    def _others(self) -> bytes:
-        return bytes(self._cells[: self._index] + self._cells[self._index + 1 :])
+        """The siblings were given time and left the connection. Those that never move are hung: no more waiting then."""
+        self._waits += 1
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -1,0 +1,81 @@
+"""What a pass of the policy costs. The bounds are generous, the figures are printed: `pytest -s`."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+from bkd.supervisor import events
+from bkd.supervisor.actions import Spawn
+from bkd.supervisor.apply import apply
+from bkd.supervisor.cluster import Cluster, founded
+from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.reconcile import reconcile
+
+SLOTS = 1000
+NOW = 1000.0
+
+
+def healthy(slots: int) -> Cluster:
+    """A group with every slot ready and heard of a moment ago."""
+    cluster = founded({"web": GroupSection(name="web", kind="web", count=slots)}, PingSection())
+    for action in reconcile(cluster, NOW).actions:
+        cluster = apply(cluster, events.Taken(action), NOW)
+    cluster = apply(cluster, events.LoaderReady("web", 1, 0.1), NOW)
+    for action in reconcile(cluster, NOW).actions:
+        assert isinstance(action, Spawn)
+        for event in (
+            events.Taken(action),
+            events.Spawned(action.worker, 10 + action.worker, 1),
+            events.BecameReady(action.worker),
+            events.Pinged(action.worker, 0.001),
+        ):
+            cluster = apply(cluster, event, NOW)
+    return apply(cluster, events.NewsTold(), NOW)
+
+
+def milliseconds(call: Callable[[], object], times: int) -> float:
+    """The median of so many calls."""
+    took = []
+    for _ in range(times):
+        begun = perf_counter()
+        call()
+        took.append(perf_counter() - begun)
+    return 1000 * median(took)
+
+
+def test_a_pass_over_a_thousand_healthy_slots():
+    cluster = healthy(SLOTS)
+    assert reconcile(cluster, NOW + 1).actions == []
+    took = milliseconds(lambda: reconcile(cluster, NOW + 1), 100)
+    print(f"\na pass over {SLOTS} healthy slots: {took:.3f} ms (aim: 5)")
+    assert took < 25
+
+
+def test_a_heartbeat_among_a_thousand():
+    cluster = healthy(SLOTS)
+    ping = events.Pinged(500, 0.001, rss=1000)
+    took = milliseconds(lambda: apply(cluster, ping, NOW + 1), 500)
+    print(f"\na heartbeat among {SLOTS} workers: {1000 * took:.0f} us")
+    assert took < 5
+
+
+def test_a_death_among_a_thousand_and_its_replacement():
+    cluster = healthy(SLOTS)
+    exited = events.Exited(500, -11)
+
+    def turn() -> None:
+        after = apply(cluster, exited, NOW + 10)
+        for action in reconcile(after, NOW + 10).actions:
+            after = apply(after, events.Taken(action), NOW + 10)
+        reconcile(after, NOW + 10)
+
+    took = milliseconds(turn, 50)
+    print(f"\na death among {SLOTS} workers and what follows: {took:.3f} ms")
+    assert took < 50
+
+
+def test_the_cost_of_a_pass_grows_with_the_slots_and_not_faster():
+    small, large = healthy(200), healthy(2000)
+    times = [milliseconds(lambda c=cluster: reconcile(c, NOW + 1), 50) for cluster in (small, large)]
+    print(f"\n200 slots: {times[0]:.3f} ms, 2000 slots: {times[1]:.3f} ms")
+    assert times[1] < 60 * times[0]

@@ -1,0 +1,46 @@
+"""The whole policy in a fake world. A story that fails is played again with `python -m tests.simulation.world --seed N`."""
+
+from collections import Counter
+
+import pytest
+
+from .faults import FAULTS
+from .world import World
+
+STORIES = 80
+ENOUGH = 300_000
+
+
+@pytest.mark.parametrize("seed", range(1, STORIES + 1))
+def test_every_promise_is_kept_in_every_story(seed):
+    world = World(seed)
+    world.play()
+    print(f"seed {seed}: {world.total} events, at most {world.checks.most_rounds} rounds a turn, {dict(world.counts)}")
+
+
+def test_a_story_is_the_same_every_time():
+    one, other = World(STORIES + 1), World(STORIES + 1)
+    one.play()
+    other.play()
+    assert one.counts == other.counts
+    assert one.cluster == other.cluster
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_every_fault_alone_is_survived(fault):
+    """With one kind of trouble only, a failure says more about its cause."""
+    world = World(STORIES + 2, without=set(FAULTS) - {fault})
+    world.play()
+
+
+def test_the_stories_are_long_enough_to_mean_something():
+    """Measured on the first few: all of them together are some hundred thousand events of every kind."""
+    counts: Counter[str] = Counter()
+    for seed in range(1, 9):
+        world = World(seed)
+        world.play()
+        counts += world.counts
+    total = counts.total() * STORIES // 8
+    print(f"about {total} events in {STORIES} stories")
+    assert total > ENOUGH
+    assert {"Exited", "SpawnFailed", "LoaderGone", "LoaderFailed", "Overslept", "Observed", "Held", "Scaled"} <= set(counts)
