@@ -1,5 +1,6 @@
 """The identity of a process, and where its output goes. Standard library only."""
 
+import contextlib
 import os
 
 
@@ -16,10 +17,19 @@ def start_time(pid: int) -> int:
 
 
 def redirect(path: str) -> None:
-    """Append this process's standard output and error to a file from now on; "" leaves them as they are."""
+    """Append this process's standard output and error to a file from now on; "" leaves them as they are.
+
+    A file that cannot be opened is said so on standard error, which then stays what it was: work goes before logs.
+    """
     if not path:
         return
-    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        os.makedirs(os.path.dirname(path), 0o750, exist_ok=True)
+        out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"bkd: {path} cannot be opened: {error.strerror}\n".encode())
+        return
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.close(out)

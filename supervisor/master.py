@@ -1,4 +1,6 @@
-"""The master: the only place where decisions are made. One asyncio loop, one thread, no application code, no children.
+"""The master: the only place where decisions are made. One asyncio loop, no application code, no children.
+
+Everything runs in the loop's thread; a second one only waits for the disk and for name servers.
 
 It composes the parts: events come from the keeper, the control socket and its own effects; turns decide; effects do.
 """
@@ -10,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,7 @@ class Master:
         """Start everything, then live until the cluster is over; returns the exit code."""
         loop = asyncio.get_running_loop()
         self.over = loop.create_future()
+        loop.set_default_executor(ThreadPoolExecutor(1, "bkd-disk"))
         born: asyncio.Future[tuple[dict[str, Any], list[int]]] = loop.create_future()
         self.keeper.on_event = lambda event, descriptors: born.set_result((event, descriptors))
         self.keeper.listen(loop)
@@ -175,9 +179,8 @@ class Master:
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
         if not self.options.daemon and not self.adopting:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
-        self.housekeeping = Housekeeping(
-            self.context, self.registry, self.effects, shows=not self.options.daemon and not self.adopting
-        )
+        shows = not self.options.daemon and not self.adopting
+        self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
         self.turns.begin()
         self._dismiss_blank()
         if self.adopting:

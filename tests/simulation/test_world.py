@@ -7,8 +7,8 @@ import pytest
 from .faults import FAULTS
 from .world import World
 
-STORIES = 80
-ENOUGH = 300_000
+STORIES = 50
+ENOUGH = 250_000
 
 
 @pytest.mark.parametrize("seed", range(1, STORIES + 1))
