@@ -28,6 +28,7 @@ from . import spawning
 
 PACKET = 1 << 18
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+BLANK_ENV = {"BKD_TREE": "0" * 16, "SPT_NOENV": "1"}
 EVENTS_KEPT = 10_000
 LEAVING = 1.5
 LOOK = 0.02
@@ -274,7 +275,7 @@ class Keeper:
         return pid
 
     def _spawn_blank(self) -> int:
-        return self._spawn_with_pipe({"argv": [sys.executable, "-P", "-c", BLANK, "warm"]})
+        return self._spawn_with_pipe({"argv": [sys.executable, "-P", "-c", BLANK, "warm"], "env": BLANK_ENV})
 
     def _give_birth(self, order: dict[str, Any]) -> dict[str, Any]:
         """A line of at most PIPE_BUF bytes: the write cannot block."""

@@ -26,12 +26,14 @@ class KeeperError(BkdError):
 
 
 class KeeperLink:
-    """Orders are answered in order of their numbers; events go to `on_event`, the loss of the keeper to `on_lost`."""
+    """Answers find their order by its number; events go to whoever hears, the loss of the keeper to `on_lost`."""
 
     def __init__(self, fd: int) -> None:
         self.sock = socket.socket(fileno=fd)
         self.sock.setblocking(False)
-        self.on_event: Callable[[dict[str, Any], list[int]], None] = lambda event, descriptors: None
+        self._on_event: Callable[[dict[str, Any], list[int]], None] | None = None
+        self._early: list[tuple[dict[str, Any], list[int]]] = []
+        self._first: asyncio.Future[tuple[dict[str, Any], list[int]]] | None = None
         self.on_lost: Callable[[], None] = lambda: None
         self._numbers = count(1)
         self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
@@ -39,6 +41,18 @@ class KeeperLink:
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear the keeper from now on."""
         loop.add_reader(self.sock, self._readable)
+
+    async def first(self) -> tuple[dict[str, Any], list[int]]:
+        """The first event, `born`, and its descriptors; what comes right behind it waits for `hear`."""
+        self._first = asyncio.get_running_loop().create_future()
+        return await asyncio.wait_for(self._first, LIMIT)
+
+    def hear(self, on_event: Callable[[dict[str, Any], list[int]], None]) -> None:
+        """Hand over events from now on, those that came early first."""
+        self._on_event = on_event
+        for event, descriptors in self._early:
+            on_event(event, descriptors)
+        self._early.clear()
 
     async def order(self, do: str, **details: Any) -> tuple[dict[str, Any], list[int]]:
         """Give an order and wait for its answer and the descriptors with it; raises KeeperError."""
@@ -87,7 +101,7 @@ class KeeperLink:
 
     def _heard(self, event: dict[str, Any], descriptors: list[int]) -> None:
         if event["event"] != "answer":
-            self.on_event(event, descriptors)
+            self._happened(event, descriptors)
             return
         future = self._answers.get(event["re"])
         if future is not None and not future.done():
@@ -95,3 +109,11 @@ class KeeperLink:
         else:
             for fd in descriptors:
                 os.close(fd)
+
+    def _happened(self, event: dict[str, Any], descriptors: list[int]) -> None:
+        if self._first is not None and not self._first.done():
+            self._first.set_result((event, descriptors))
+        elif self._on_event is None:
+            self._early.append((event, descriptors))
+        else:
+            self._on_event(event, descriptors)

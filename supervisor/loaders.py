@@ -30,7 +30,7 @@ from . import actions, events
 from .balance import Balance
 from .connection import Connection
 from .context import Context
-from .keeper import BLANK
+from .keeper import BLANK, BLANK_ENV
 from .keeperlink import KeeperError
 from .registry import LoaderProcess, Process, Registry
 
@@ -169,7 +169,7 @@ class Loaders:
         if blank:
             self.context.keeper.tell("birth", pid=blank, birth=birth)
             return blank, start_time(blank)
-        return await self._spawn(birth, self.context.log_path(f"{loader.group}.zygote"), {})
+        return await self._spawn(birth, self.context.log_path(f"{loader.group}.zygote"), BLANK_ENV)
 
     async def _spawn(self, birth: str, log: str, env: dict[str, str]) -> tuple[int, int]:
         argv = [self._python(), "-P", "-c", BLANK]
@@ -178,7 +178,7 @@ class Loaders:
 
     async def _execute(self, process: Process) -> None:
         try:
-            env = {"BKD_TREE": process.tree}
+            env = {**BLANK_ENV, "BKD_TREE": process.tree}
             pid, start = await self._spawn(self._birth(process.token), process.log, env)
         except KeeperError as error:
             self._spawn_failed(process, f"{self._python()}: {error}")

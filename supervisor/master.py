@@ -37,6 +37,7 @@ from .keeperlink import KeeperError, KeeperLink
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
 from .notyet import ignored
+from .places import NoRunDir
 from .reconcile import hopeless
 from .registry import Registry
 from .roles import admit_groups
@@ -46,7 +47,6 @@ from .turns import Turns
 
 BACKLOG = 2048
 CONTROL_BACKLOG = 512
-BORN_LIMIT = 10.0
 SAVE_DELAY = 0.05
 STOP_SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", signal.SIGQUIT: "SIGQUIT"}
 
@@ -64,6 +64,8 @@ def main() -> None:
         code = asyncio.run(Master(options, config).run())
     except ConfigError as error:
         code = _failed(options, str(error), 2)
+    except NoRunDir as error:
+        code = _failed(options, f"bkd: {error}", 2)
     except BkdError as error:
         code = _failed(options, f"bkd: {error}", 1)
     sys.stdout.flush()
@@ -101,10 +103,8 @@ class Master:
         loop = asyncio.get_running_loop()
         self.over = loop.create_future()
         loop.set_default_executor(ThreadPoolExecutor(1, "bkd-disk"))
-        born: asyncio.Future[tuple[dict[str, Any], list[int]]] = loop.create_future()
-        self.keeper.on_event = lambda event, descriptors: born.set_result((event, descriptors))
         self.keeper.listen(loop)
-        self._found(*await asyncio.wait_for(born, BORN_LIMIT))
+        self._found(*await self.keeper.first())
         await self._claim()
         self._begin()
         return await self.over
@@ -148,7 +148,6 @@ class Master:
         self.commands = Commands(self)
         self.hall = Hall(self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid)
         self.turns.changed = self._changed
-        self.keeper.on_event = self._heard_keeper
         self.keeper.on_lost = self._keeper_lost
         setproctitle(f"bkd: {self.config.app.name} master")
 
@@ -182,6 +181,7 @@ class Master:
         shows = not self.options.daemon and not self.adopting
         self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
         self.turns.begin()
+        self.keeper.hear(self._heard_keeper)
         self._dismiss_blank()
         if self.adopting:
             self._adoption = asyncio.get_running_loop().create_task(

@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 from ..ipc import application
 from ..ipc.message import Fork, Load
 from ..ipc.processes import redirect
+from .marker import mark
 from .pulse import Pulse
 from .supervision import Supervision
 
@@ -57,6 +58,7 @@ def slot_index(slot: str) -> int:
 def _settle(spawn: Spawn) -> None:
     if spawn.forked:
         os.setsid()
+        mark(spawn.order.tree)
         gc.enable()
         random.seed()
     redirect(spawn.order.log)
@@ -78,9 +80,13 @@ def _exit_code(end: SystemExit) -> int:
 
 
 def _end(code: int) -> NoReturn:
-    """The interpreter's own end without tearing down the heap, which would copy every page shared with the zygote."""
+    """The interpreter's own end without tearing down the heap, which would copy every page shared with the zygote.
+
+    Threads are waited for only when the work ended well: after a SIGTERM one of them may hang.
+    """
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if code == 0:
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     except BaseException:  # noqa: BLE001 - an exit handler's error must not keep the process alive
         traceback.print_exc()

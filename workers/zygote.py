@@ -60,6 +60,7 @@ class Birth(msgspec.Struct):
 def main() -> None:
     """Entry point of a blank process: wait to be born, then serve the master until it goes."""
     setproctitle("bkd: blank")
+    os.environ.pop("SPT_NOENV", None)
     parent = os.getppid()
     if "warm" in sys.argv:
         from . import web  # noqa: F401 - imported before it is known to be needed, to save that time later

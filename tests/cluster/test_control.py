@@ -106,8 +106,19 @@ def send_all(client, data):
         struct.pack("<I", 0xFFFFFFFF) + b"x" * 1000,
     ],
     ids=[
-        "http", "zeros", "no-messagepack", "empty", "unknown", "no-hello", "a-workers-word", "two-hellos", "no-map",
-        "other-version", "unknown-role", "too-long", "far-too-long",
+        "http",
+        "zeros",
+        "no-messagepack",
+        "empty",
+        "unknown",
+        "no-hello",
+        "a-workers-word",
+        "two-hellos",
+        "no-map",
+        "other-version",
+        "unknown-role",
+        "too-long",
+        "far-too-long",
     ],
 )
 def test_nonsense(cluster, garbage):
@@ -228,7 +239,9 @@ def test_groups_with_a_role(prepare, role, may_stop):
 @contextlib.contextmanager
 def reachable(cluster):
     """Folders above the cluster's own that other users may pass, as they are under /run."""
-    above = [folder for folder in cluster.folder.parents if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2]
+    above = [
+        folder for folder in cluster.folder.parents if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2
+    ]
     modes = {folder: folder.stat().st_mode & 0o7777 for folder in [*above, cluster.folder]}
     for folder, mode in modes.items():
         folder.chmod(mode | 0o011)

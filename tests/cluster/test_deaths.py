@@ -35,9 +35,9 @@ def ask_to_die(cluster, path):
     return before[dead[0]], dead[0]
 
 
-def orphan(cluster):
+def orphan(cluster, how="/orphan"):
     """Have a worker leave a process behind: its pid, and the worker's."""
-    left, _, owner = cluster.get("/orphan").partition(" of ")
+    left, _, owner = cluster.get(how).partition(" of ")
     return int(left), int(owner)
 
 
@@ -85,9 +85,10 @@ def test_the_first_crash_after_a_healthy_life_costs_no_time(cluster):
     assert cluster.events("worker-exited")[-1]["delay"] == 0.0
 
 
-def test_what_a_dead_worker_leaves_behind_is_ended(cluster):
-    """A process that a worker has detached from itself does not outlive it."""
-    left = orphan(cluster)[0]
+@pytest.mark.parametrize("how", ["/orphan", "/fork"])
+def test_what_a_dead_worker_leaves_behind_is_ended(cluster, how):
+    """A process that a worker has detached from itself does not outlive it, be it a program or a copy of the worker."""
+    left = orphan(cluster, how)[0]
     for pid in cluster.pids("web"):
         kill(pid)
     assert ended(left)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .cluster import alive, cpu_seconds, ended, kill, title, until
+from .cluster import CLEAN_ENVIRONMENT, alive, cpu_seconds, ended, kill, title, until
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,17 @@ def test_status_again_and_again(cluster):
     until(lambda: watching.stdout.readline().startswith("shop running"))
     watching.send_signal(signal.SIGINT)
     assert watching.wait(5) in (0, 130)
+
+
+def test_the_cluster_is_found(cluster, tmp_path):
+    """From anywhere: by `-c`, by `$BKD_CONFIG`, by `--socket`; and without any of them in the configuration's folder."""
+    socket, elsewhere = str(cluster.run_dir / "control.sock"), {"cwd": tmp_path}
+    assert cluster.bkd("status", **elsewhere).returncode == 2
+    assert cluster.bkd("status", "-c", str(cluster.file), **elsewhere).returncode == 0
+    assert cluster.bkd("status", "--socket", socket, **elsewhere).returncode == 0
+    named = {"env": {**CLEAN_ENVIRONMENT, "BKD_CONFIG": str(cluster.file)}}
+    for command in (["status"], ["events"], ["logs"], ["reset", "web"]):
+        assert cluster.bkd(*command, **named, **elsewhere).returncode == 0, command
 
 
 def test_titles_say_who_is_who(cluster):

@@ -101,9 +101,11 @@ def test_never_means_never(launch, watch):
         assert (cluster.worker("web.1")["pid"], cluster.worker("web.1")["verdict"]) == (pid, "stuck")
 
 
-def test_a_request_may_take_its_time(launch, watch):
-    """A handler that waits without blocking the loop is not a hang, however old its request."""
-    cluster = launch(web={"app": "shop:app", "count": 1}, ping={"interval": "500ms", "kill": "500ms"})
+@pytest.mark.parametrize("app", ["shop:app", "wsgi:app"])
+def test_a_request_may_take_its_time(launch, app):
+    """A handler that waits without blocking the loop is not a hang, however old its request; a thread of a WSGI
+    application may block for as long as it likes."""
+    cluster = launch(web={"app": app, "count": 1}, ping={"interval": "500ms", "kill": "500ms"})
     with cluster.send("/sleep?2.5") as client:
         assert b"slept" in client.makefile("rb").read()
     assert cluster.events("worker-late", "worker-hung") == []

@@ -90,7 +90,7 @@ def test_every_fault_of_the_configuration_at_once(prepare):
     until(cluster.is_gone)
 
 
-def test_no_configuration(tmp_path, prepare):
+def test_no_configuration(prepare):
     """Exit code 2 and one line that says where it was looked for."""
     cluster = prepare(web={"app": "shop:app"})
     for command in ("start", "status", "check"):
@@ -99,12 +99,21 @@ def test_no_configuration(tmp_path, prepare):
         assert "nowhere.toml" in result.stderr
 
 
+def test_a_path_that_is_too_long_for_a_socket(prepare):
+    """Exit code 2 and one line that says what to set."""
+    cluster = prepare(app={"run_dir": "x" * 120}, web={"app": "shop:app"})
+    for command in ("start", "status"):
+        result = cluster.bkd(command)
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), (command, result)
+        assert "run_dir" in result.stderr
+
+
 def test_no_cluster(prepare):
     """Commands that need a cluster exit 4 when none is running, in one line that says what to do."""
     cluster = prepare(web={"app": "shop:app"})
-    for command in (["status"], ["status", "--json"], ["stop"], ["scale", "web=3"], ["hold", "web.1"], ["reset", "web"]):
-        result = cluster.bkd(*command)
-        assert (result.returncode, len(result.stderr.splitlines()), result.stdout) == (4, 1, ""), (command, result.stderr)
+    for command in ("status", "status --json", "stop", "scale web=3", "hold web.1", "unhold web", "reset web"):
+        result = cluster.bkd(*command.split())
+        assert (result.returncode, len(result.stderr.splitlines()), result.stdout) == (4, 1, ""), (command, result)
         assert "bkd start" in result.stderr
 
 

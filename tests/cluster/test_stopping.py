@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 
@@ -34,11 +35,19 @@ def was_asked(cluster):
 
 def family(cluster, name, size=4):
     """All pids that the stubborn program of a slot has printed."""
-    return until(lambda: len(pids := [int(word) for word in cluster.log(name).split() if word != "pid"]) == size and pids)
+    until(lambda: cluster.log(name).count("pid") == size)
+    return [int(word) for word in cluster.log(name).split() if word != "pid"]
 
 
-@pytest.mark.parametrize("stop", [stop_by_command, stop_by_term, stop_by_int])
-@pytest.mark.parametrize("app", ["shop:app", "wsgi:app"])
+@pytest.mark.parametrize(
+    ("app", "stop"),
+    [
+        ("shop:app", stop_by_command),
+        ("shop:app", stop_by_term),
+        ("shop:app", stop_by_int),
+        ("wsgi:app", stop_by_command),
+    ],
+)
 def test_a_request_in_flight_is_answered(launch, app, stop):
     """However a stop is asked for: a request that takes 3 s is answered in full, and the exit code is 0."""
     cluster = launch(web={"app": app})
@@ -133,6 +142,24 @@ def shown(terminal, words):
         assert select.select([terminal], [], [], deadline - time.monotonic())[0], data
         data += os.read(terminal, 65536)
     return data
+
+
+def test_two_stops_at_once(launch):
+    """Whoever asks for a stop that is under way waits for the same end, and gets the same exit code."""
+    cluster = launch(tree={**STUBBORN, "drain": "1s"})
+    stops = [cluster.popen("stop") for _ in range(2)]
+    assert [stop.wait(PATIENCE) for stop in stops] == [3, 3]
+
+
+def test_a_stop_while_it_starts_in_the_background(prepare):
+    """`bkd start -d` that is stopped from elsewhere before all is ready exits 1 and says so."""
+    cluster = prepare(job={"target": "functions:notifying", "ready": "notify"})
+    starting = cluster.popen("start", "-d", stderr=subprocess.PIPE, text=True)
+    until(lambda: cluster.answered() and cluster.worker("job.1")["pid"])
+    assert cluster.stop().returncode in (0, 3)
+    assert starting.wait(PATIENCE) == 1
+    assert "stopped before everything was ready" in starting.stderr.read()
+    until(cluster.is_gone)
 
 
 def test_term_while_starting(prepare):

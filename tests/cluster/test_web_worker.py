@@ -147,7 +147,7 @@ def test_nothing_open_leaves_at_once(listener):
         started = time.monotonic()
         group.workers[0].drain()
         assert group.code(0) == 0
-        assert time.monotonic() - started < 0.1  # 3 to 15 ms on an idle machine
+        assert time.monotonic() - started < 0.2  # 3 to 15 ms on an idle machine
 
 
 async def visit(address, errors, counts, stopped):
@@ -249,6 +249,16 @@ def test_sigterm_does_not_wait_for_a_shutdown_that_hangs(listener):
         started = time.monotonic()
         assert group.code(0) == 1
         assert 0.8 < time.monotonic() - started < 2.5
+
+
+def test_sigterm_does_not_wait_for_a_thread_that_hangs(listener):
+    with Group("asgi:hanging", [listener]).ready() as group:
+        group.client().send()
+        until(lambda: group.workers[0].load()[1] > 0.05, "the request in flight")
+        started = time.monotonic()
+        os.kill(group.workers[0].pid, signal.SIGTERM)
+        assert group.code(0) == 1
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("app", ["asgi:broken", "fastapi_app:failing"])

@@ -149,7 +149,9 @@ class Machine:
         dials = self.dials[zygote.group]
         if dials.imports_fail:
             self.end_zygote(zygote)
-            self.clock.post(events.LoaderFailed(zygote.group, zygote.release, "ImportError", "", self._chance()), zygote)
+            self.clock.post(
+                events.LoaderFailed(zygote.group, zygote.release, "ImportError", "", self._chance()), zygote
+            )
             return
         zygote.loaded = True
         unsafe = ("2 threads",) if dials.threads else ()

@@ -1,4 +1,4 @@
-"""The whole policy in a fake world. A story that fails is played again with `python -m tests.simulation.world --seed N`."""
+"""The whole policy in a fake world. `python -m tests.simulation.world --seed N --trace` plays a story again."""
 
 from collections import Counter
 
@@ -12,13 +12,13 @@ ENOUGH = 250_000
 
 
 @pytest.mark.parametrize("seed", range(1, STORIES + 1))
-def test_every_promise_is_kept_in_every_story(seed):
+def test_every_promise_is_kept_in_every_story(seed: int) -> None:
     world = World(seed)
     world.play()
     print(f"seed {seed}: {world.total} events, at most {world.checks.most_rounds} rounds a turn, {dict(world.counts)}")
 
 
-def test_a_story_is_the_same_every_time():
+def test_a_story_is_the_same_every_time() -> None:
     one, other = World(STORIES + 1), World(STORIES + 1)
     one.play()
     other.play()
@@ -27,13 +27,13 @@ def test_a_story_is_the_same_every_time():
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_every_fault_alone_is_survived(fault):
+def test_every_fault_alone_is_survived(fault: str) -> None:
     """With one kind of trouble only, a failure says more about its cause."""
     world = World(STORIES + 2, without=set(FAULTS) - {fault})
     world.play()
 
 
-def test_the_stories_are_long_enough_to_mean_something():
+def test_the_stories_are_long_enough_to_mean_something() -> None:
     """Measured on the first few: all of them together are some hundred thousand events of every kind."""
     counts: Counter[str] = Counter()
     for seed in range(1, 9):
@@ -43,4 +43,6 @@ def test_the_stories_are_long_enough_to_mean_something():
     total = counts.total() * STORIES // 8
     print(f"about {total} events in {STORIES} stories")
     assert total > ENOUGH
-    assert {"Exited", "SpawnFailed", "LoaderGone", "LoaderFailed", "Overslept", "Observed", "Held", "Scaled"} <= set(counts)
+    assert {"Exited", "SpawnFailed", "LoaderGone", "LoaderFailed", "Overslept", "Observed", "Held", "Scaled"} <= set(
+        counts
+    )

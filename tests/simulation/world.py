@@ -5,7 +5,6 @@
 
 import argparse
 import heapq
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from bkd.supervisor import events
 from bkd.supervisor.actions import Leave
 from bkd.supervisor.apply import apply
 from bkd.supervisor.cluster import founded
-from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.config.schema import GroupSection, Kind, PingSection
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.turns import LATE
 from bkd.supervisor.watch import NEVER
@@ -66,8 +65,11 @@ class World:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call in so many seconds of this world."""
+        self._at(self.now + seconds, call)
+
+    def _at(self, moment: float, call: Callable[[], None]) -> None:
         self._number += 1
-        heapq.heappush(self._queue, (self.now + seconds, self._number, call))
+        heapq.heappush(self._queue, (moment, self._number, call))
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -105,7 +107,7 @@ class World:
         self.after(self.random.expovariate(1 / BETWEEN), self._next_fault)
 
     def _calm_down(self) -> None:
-        """No more faults; what hangs goes on hanging and is the policy's to find, holds and debuggers end by themselves."""
+        """No more faults. What hangs goes on hanging and is the policy's to find; holds and debuggers end in time."""
         self.calm = True
         for dials in self.machine.dials.values():
             dials.slow_boots = dials.spawns_fail = 0
@@ -138,15 +140,14 @@ class World:
             self.after(seconds, self._resume)
 
     def _resume(self) -> None:
-        """Timers that are due come before what arrived meanwhile, as in asyncio."""
+        """Its timer is due and there is much to read; either may come first."""
         self.resumed = self.now
-        if self._wake <= self.now:
+        if self._wake <= self.now and self.random.random() < 0.5:
             self._turn()
         inbox, self._inbox = self._inbox, []
         for event, zygote in inbox:
             self.post(event, zygote)
-        if self._posted:
-            self._turn()
+        self._turn()
 
     def _turn_soon(self) -> None:
         if not self._soon:
@@ -161,7 +162,8 @@ class World:
         if self.now < self.paused or self.over:
             return
         self._soon = False
-        if self.now > self._wake + LATE:
+        self.checks.late = self.now > self._wake + LATE
+        if self.checks.late:
             self._posted.append(events.Overslept(self.now - self._wake))
         rounds, plan = self._rounds()
         self._sleep(plan.wake)
@@ -201,7 +203,7 @@ class World:
         self._timer += 1
         timer = self._timer
         if wake != NEVER:
-            self.after(max(0.0, wake - self.now), lambda: self._wakes(timer))
+            self._at(max(wake, self.now), lambda: self._wakes(timer))
 
     def _say(self, text: str) -> None:
         if self.trace:
@@ -217,12 +219,15 @@ def _settings(random: Random) -> tuple[dict[str, GroupSection], PingSection]:
 
 
 def _group(random: Random, name: str) -> GroupSection:
-    kind = {"jobs": "python", "cache": "command"}.get(name, "web")
+    kinds: dict[str, Kind] = {"jobs": "python", "cache": "command"}
+    kind = kinds.get(name, "web")
     return GroupSection(
         name=name,
         kind=kind,
         count=random.choice((1, 2, 4, 6)),
-        restart=random.choice(("always", "failure")) if kind == "web" else random.choice(("always", "failure", "never")),
+        restart=random.choice(("always", "failure"))
+        if kind == "web"
+        else random.choice(("always", "failure", "never")),
         preload=random.choice(("auto", "auto", "true", "false")),
         start_timeout=random.choice((5.0, 30.0)),
         min_ready=random.choice((0.0, 1.0, 3.0)),
@@ -248,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -79,6 +79,7 @@ class Gate:
         self._delay = 0.0
         self._complained = -COMPLAIN
         self._yielding = False
+        self._closed = False
         self._pause: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -89,15 +90,16 @@ class Gate:
 
     def close(self) -> None:
         """Accept nothing from this very moment; what is queued is the siblings'."""
-        self._loop.remove_reader(self._listener)
+        self._closed = True
         self._yielding = False
+        self._loop.remove_reader(self._listener)
         if self._pause is not None:
             self._pause.cancel()
 
     def relax(self) -> None:
         """A connection has gone: a sibling need not be waited for that is now no better off."""
-        if self._yielding and not self._balance.crowded(len(self._connections)):
-            self.close()
+        if self._yielding and self._pause is not None and not self._balance.crowded(len(self._connections)):
+            self._pause.cancel()
             self.open()
 
     def empty(self) -> None:
@@ -142,7 +144,8 @@ class Gate:
             logger.error("accepting pauses: %s%s", error.strerror, hint)
         first, longest = BACKOFF
         self._delay = min(max(self._delay * 2, first), longest)
-        self._rest(self._delay, self.open)
+        if not self._closed:
+            self._rest(self._delay, self.open)
         return False
 
 

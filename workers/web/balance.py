@@ -63,7 +63,7 @@ class Balance:
         return self._shown > least + 1 + least // SLACK and self._waits < PATIENCE
 
     def waited(self) -> None:
-        """The siblings were given time and left the connection. Those that never move are hung: no more waiting then."""
+        """The siblings were given time and left the connection; those that never move are hung."""
         self._waits += 1
 
 

@@ -76,6 +76,23 @@ async def orphan(_query):
     return f"{left} of {os.getpid()}"
 
 
+async def fork(_query):
+    """The same without another program: a copy of the worker, as `multiprocessing` and daemons make them."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(writer, str(os.getpid()).encode())
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    os.close(writer)
+    left = os.read(reader, 20).decode()
+    os.close(reader)
+    return f"{left} of {os.getpid()}"
+
+
 async def environment(query):
     return os.environ.get(query, "")
 
@@ -87,5 +104,5 @@ async def say(query):
 
 VERBS = {
     verb.__name__: verb
-    for verb in (pid, sleep, block, spin, power, hold_gil, leave, segv, orphan, environment, say)
+    for verb in (pid, sleep, block, spin, power, hold_gil, leave, segv, orphan, fork, environment, say)
 }

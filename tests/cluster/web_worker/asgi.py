@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 
-
 def sockets():
     """TCP_NODELAY of every connected TCP socket of this process."""
     for descriptor in os.listdir("/proc/self/fd"):
@@ -88,6 +87,10 @@ class Double:
 def wsgi(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"wsgi ", environ["REQUEST_METHOD"].encode(), b" ", environ["wsgi.input"].read()]
+
+
+def hanging(environ, start_response):
+    time.sleep(60)
 
 
 def greedy(*args, **kwargs):

@@ -1,4 +1,4 @@
-"""Heartbeats, looks at /proc, verdicts, and what becomes of the hung. Defaults: reported after 10 s, given up after 30."""
+"""Heartbeats, looks at /proc, verdicts, and the hung. By default reported after 10 s, given up after 30."""
 
 import pytest
 

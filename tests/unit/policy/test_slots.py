@@ -19,7 +19,9 @@ def settled(*groups, **more) -> Drive:
 # -- charged
 
 
-@pytest.mark.parametrize(("code", "oom", "cause"), [(1, False, "crash"), (-11, False, "crash"), (-9, True, "out of memory")])
+@pytest.mark.parametrize(
+    ("code", "oom", "cause"), [(1, False, "crash"), (-11, False, "crash"), (-9, True, "out of memory")]
+)
 def test_the_first_death_after_a_healthy_life_costs_no_delay(code, oom, cause):
     drive = settled(web())
     assert kinds(drive.dies("web.1", code, oom=oom)) == ["Spawn", "Sweep"]

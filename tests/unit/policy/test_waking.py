@@ -68,7 +68,7 @@ def stories() -> Iterator[tuple[str, Drive]]:
 
 @pytest.mark.parametrize(("story", "drive"), list(stories()), ids=lambda given: given if isinstance(given, str) else "")
 def test_it_wakes_exactly_when_there_is_something_to_do(story, drive):
-    """Between now and `wake` any pass would have done nothing; the pass at `wake` acts or has a later one to wait for."""
+    """Between now and `wake` a pass would do nothing; the one at `wake` acts or has a later limit to wait for."""
     for _ in range(12):
         wake = drive.plan().wake
         if wake == NEVER:
@@ -147,6 +147,14 @@ def test_a_killed_worker_did_not_survive_the_masters_pause():
     drive = Drive(web()).up()
     drive.happen(events.StopAsked("Ctrl-C", hasty=True))
     assert "GiveUp" not in kinds(overslept(drive, 60))
+
+
+def test_what_was_heard_in_the_pass_after_the_pause_is_not_dated_into_the_future():
+    drive = Drive(web(), births=False)
+    drive.now += 60
+    drive.happen(events.LoaderReady("web", 1, 0.5), events.Overslept(60))
+    assert kinds(drive.later(4.5)) == []
+    assert "DropLoader" in kinds(drive.later(2))
 
 
 def test_the_pause_is_told():

@@ -1,0 +1,133 @@
+"""`kill -9` of the master drops nothing: the keeper starts another one, and that one takes over what there is."""
+
+import sys
+
+import pytest
+
+from .cluster import alive, ended, kill, until
+
+
+def replace_master(cluster):
+    """Kill the master; the status of the next one."""
+    first = cluster.status()["master_pid"]
+    kill(first)
+    return until(lambda: (status := cluster.answered()) and status["master_pid"] != first and status)
+
+
+@pytest.fixture
+def cluster(launch):
+    return launch(
+        web={"app": "shop:app", "min_ready": "100ms"},
+        nap={"command": ["sleep", "600"], "ready": "after:100ms", "restart": "always"},
+        ticker={"target": "functions:ticker", "restart": "always"},
+    )
+
+
+def workers(cluster):
+    return [pid for group in ("web", "nap", "ticker") for pid in cluster.pids(group)]
+
+
+def test_the_workers_stay(cluster):
+    """Same pids, a request in flight is answered, and the new master learns how each of them ends."""
+    before = workers(cluster)
+    with cluster.send("/sleep?2") as client:
+        until(lambda: "asked" in cluster.log("web.1") + cluster.log("web.2"))
+        assert replace_master(cluster)["keeper_pid"] == cluster.process.pid
+        until(cluster.is_ready)
+        assert workers(cluster) == before
+        assert b"slept" in client.makefile("rb").read()
+    for name in ("web.1", "nap.1", "ticker.1"):
+        pid = cluster.worker(name)["pid"]
+        kill(pid)
+        end = until(lambda name=name, pid=pid: (end := cluster.worker(name)["last_exit"]) and end["pid"] == pid and end)
+        assert (end["signal"], end["cause"]) == (9, "killed from outside")
+    until(cluster.is_ready)
+    assert cluster.serves()
+    assert cluster.stop().returncode == 0
+    until(cluster.is_gone)
+
+
+def test_again_and_again(cluster):
+    """Five masters in a row, the workers being the same; every epoch is in the events."""
+    before = workers(cluster)
+    for _ in range(5):
+        replace_master(cluster)
+        until(cluster.is_ready)
+    assert workers(cluster) == before
+    assert [event["epoch"] for event in cluster.events("master-started")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_commands_wait_for_the_next_master(cluster):
+    """A command that is given while no master is there is answered by the next one."""
+    kill(cluster.status()["master_pid"])
+    assert cluster.bkd("status").returncode == 0
+
+
+def test_a_worker_that_dies_meanwhile(cluster):
+    """Whoever ends while no master is there is replaced by the next one."""
+    before = cluster.pids("web")
+    kill(cluster.status()["master_pid"])
+    kill(before[0])
+    until(lambda: cluster.answered())
+    until(cluster.is_ready)
+    now = cluster.pids("web")
+    assert (now[0] != before[0], now[1]) == (True, before[1])
+
+
+def test_what_an_operator_has_asked_for_stays(cluster):
+    """Counts and held slots are kept over the death of a master."""
+    assert cluster.bkd("scale", "web=3", "ticker=0").returncode == 0
+    assert cluster.bkd("hold", "nap.1").returncode == 0
+    until(lambda: cluster.group("web")["ready"] == 3 and cluster.group("ticker")["workers"] == [])
+    web, nap = cluster.pids("web"), cluster.worker("nap.1")["pid"]
+    replace_master(cluster)
+    until(lambda: cluster.group("web")["ready"] == 3)
+    assert cluster.pids("web") == web
+    assert (cluster.group("ticker")["count"], cluster.worker("nap.1")["state"]) == (0, "held")
+    assert cluster.worker("nap.1")["pid"] == nap
+
+
+def test_a_failed_slot_stays_failed(prepare):
+    """What was given up is not tried again by a new master; `bkd reset` does that."""
+    cluster = prepare(job={"target": "functions:exits_78", "restart": "always"}).start(ready=False)
+    until(lambda: cluster.answered() and cluster.worker("job.1")["state"] == "failed")
+    replace_master(cluster)
+    until(lambda: cluster.worker("job.1")["state"] == "failed")
+    assert len(cluster.events("worker-started")) == 1
+
+
+def test_a_zygote_that_dies_with_the_master(cluster):
+    """With master and zygote gone together the next master loads the release again, and forks from it."""
+    before = workers(cluster)
+    zygote = cluster.group("web")["helpers"][0]["pid"]
+    kill(zygote)
+    replace_master(cluster)
+    until(cluster.is_ready)
+    assert workers(cluster) == before
+    kill(before[0])
+    until(lambda: (row := cluster.worker("web.1"))["state"] == "ready" and row["pid"] != before[0])
+
+
+def test_a_hung_worker_is_found_by_the_next_master(launch):
+    """A worker that hangs over the change of masters is replaced all the same."""
+    cluster = launch(web={"app": "shop:app", "count": 1, "term": "500ms"}, ping={"interval": "1s", "kill": "1s"})
+    old = cluster.worker("web.1")["pid"]
+    with cluster.send("/spin"):
+        replace_master(cluster)
+        assert ended(old)
+    until(cluster.is_ready)
+
+
+def test_a_stop_that_lost_its_master(launch):
+    """A master that dies in the middle of a stop does not keep the cluster from being stopped."""
+    stubborn = {"command": [sys.executable, "stubborn.py"], "ready": "log:pid", "drain": "2s", "term": "300ms"}
+    cluster = launch(tree=stubborn)
+    pid = cluster.worker("tree.1")["pid"]
+    stop = cluster.popen("stop")
+    until(lambda: cluster.worker("tree.1")["state"] == "draining")
+    kill(cluster.status()["master_pid"])
+    assert stop.wait(20) in (1, 3)
+    if not cluster.is_gone():
+        assert cluster.stop().returncode in (3, 4)
+    until(cluster.is_gone)
+    assert not alive(pid)

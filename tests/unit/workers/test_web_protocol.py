@@ -1,0 +1,43 @@
+"""What is open in a worker, as values."""
+
+import time
+from types import SimpleNamespace
+
+from bkd.workers.supervision import Load
+from bkd.workers.web.protocol import CLOSE, Connections, Traffic
+
+
+def test_connections_tell_of_each_one_that_comes_or_goes():
+    changes = []
+    connections = Connections(lambda: changes.append(len(connections)))
+    connections.add("a")
+    connections.add("a")
+    connections.add("b")
+    connections.remove("a")
+    connections.discard("b")
+    assert changes == [1, 2, 1, 0]
+
+
+def test_requests_in_flight_hear_of_the_close_and_handshakes_do_not():
+    traffic = Traffic([(b"server", b"uvicorn")], lambda: None)
+    held = traffic.default_headers
+    traffic.set_date()
+    traffic.announce_close()
+    assert held[-1] == CLOSE
+    assert [name for name, _ in held] == [b"date", b"server", b"connection"]
+    assert [name for name, _ in traffic.upgraded.default_headers] == [b"date", b"server"]
+
+
+def request(age, *, started=False):
+    return SimpleNamespace(touched=time.monotonic() - age, cycle=SimpleNamespace(response_started=started))
+
+
+def test_the_load_counts_all_and_ages_what_waits():
+    traffic = Traffic([], lambda: None)
+    assert traffic.load() == Load(0, 0.0)
+
+    traffic.requests = {1: request(5), 2: request(9), 3: request(70, started=True)}
+    traffic.tasks.add("a websocket")
+    in_flight, oldest = traffic.load()
+    assert in_flight == 4
+    assert 9 <= oldest < 10
