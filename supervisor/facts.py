@@ -388,7 +388,9 @@ def signal_name(number: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """How long: `3.2 s`, `45 s`, `12 min`, `5.5 h`."""
+    """How long: `14 ms`, `3.2 s`, `45 s`, `12 min`, `5.5 h`."""
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -55,7 +55,7 @@ def test_tags_are_kebab_case_and_differ():
         (exited("boot failure", reason="no app"), "web.2 failed to start after 3.2 s: no app", "error"),
         (exited("hung", signal=15, uptime=300), "web.2 ended after a hang (SIGTERM) after 5 min", "error"),
         (exited("finished", code=0), "web.2 finished (exit code 0) after 3.2 s", "info"),
-        (facts.WorkerReady(slot="web.1", pid=5, seconds=0.25), "web.1 ready after 0.2 s (pid 5)", "info"),
+        (facts.WorkerReady(slot="web.1", pid=5, seconds=0.25), "web.1 ready after 250 ms (pid 5)", "info"),
         (facts.ClusterStopped(code=3), "stopped with exit code 3", "error"),
         (facts.ClusterStopped(code=0), "stopped with exit code 0", "info"),
     ],
@@ -89,7 +89,7 @@ def test_about():
 
 
 def test_span_and_signals():
-    assert [span(seconds) for seconds in (0, 9.94, 45, 600, 20_000)] == ["0.0 s", "9.9 s", "45 s", "10 min", "5.6 h"]
+    assert [span(seconds) for seconds in (0, 0.014, 9.94, 45, 600, 20_000)] == ["0 ms", "14 ms", "9.9 s", "45 s", "10 min", "5.6 h"]
     assert signal_name(9) == "SIGKILL"
     assert signal_name(42) == "signal 42"
 
