@@ -6,7 +6,7 @@ Workers map the file and write their own byte; the master only marks those that 
 import mmap
 from pathlib import Path
 
-SLOTS = 1024
+FEWEST = 64
 NOT_SERVING = 255
 
 
@@ -17,19 +17,23 @@ class Balance:
         self._folder = Path(run_dir, "balance")
         self._pages: dict[str, mmap.mmap] = {}
 
-    def page(self, group: str) -> str:
-        """Path of the group's file; made full of NOT_SERVING when it is not there."""
+    def page(self, group: str, count: int, *, fresh: bool) -> str:
+        """Path of the group's file, with room for twice `count`; `fresh`: no worker of the group has it mapped.
+
+        Workers look at all of it for every new connection, so it is not made larger than that.
+        """
         path = self._folder / group
         if group not in self._pages:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            if not path.exists() or path.stat().st_size != SLOTS:
-                path.write_bytes(bytes([NOT_SERVING]) * SLOTS)
+            if fresh or not path.exists():
+                path.write_bytes(bytes([NOT_SERVING]) * max(FEWEST, 2 * count))
             with path.open("r+b") as file:
-                self._pages[group] = mmap.mmap(file.fileno(), SLOTS)
+                self._pages[group] = mmap.mmap(file.fileno(), 0)
         return str(path)
 
     def gone(self, group: str, slot: str) -> None:
         """This slot's worker takes nothing any more."""
         index = int(slot.rpartition(".")[2]) - 1
-        if group in self._pages and index < SLOTS:
-            self._pages[group][index] = NOT_SERVING
+        page = self._pages.get(group)
+        if page is not None and index < len(page):
+            page[index] = NOT_SERVING

@@ -14,7 +14,7 @@ PING_LEAST, PING_MOST = 0.1, 2.0
 @dataclass
 class Context:
     """One per master. `listeners` are the descriptors of bound listeners by name; `files`: workers log into files;
-    `last_trace`: the newest traceback of an import that failed."""
+    `adopting`: this master took a living cluster over; `last_trace`: the newest traceback of an import that failed."""
 
     config: Config
     run_dir: str
@@ -25,6 +25,7 @@ class Context:
     is_last: Callable[[int], bool]
     listeners: dict[str, int] = field(default_factory=dict)
     blank: int = 0
+    adopting: bool = False
     last_trace: str = ""
 
     @property

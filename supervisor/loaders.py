@@ -214,7 +214,7 @@ class Loaders:
         if settings.kind == "python":
             return FunctionWork(settings.target, settings.ready == "notify"), []
         names = list(settings.bind)
-        slots = self.balance.page(group)
+        slots = self.balance.page(group, settings.count, fresh=not self.context.adopting)
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]
 
     def _loaded(self, loader: LoaderProcess, loaded: Loaded) -> None:

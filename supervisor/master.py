@@ -129,6 +129,7 @@ class Master:
             is_last=self._is_last,
             listeners=self.listeners.found,
             blank=born["blank"],
+            adopting=self.adopting,
         )
         self._compose()
 

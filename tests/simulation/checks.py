@@ -55,6 +55,7 @@ class Checks:
         self.spawns: dict[str, deque[float]] = defaultdict(deque)
         self.scored: dict[str, float] = {}
         self.fresh: list[int] = []
+        self.released: dict[str, float] = {}
         self.late = False
         self.most_rounds = 0
         self._before: dict[type[actions.Action], Callable[[Any], None]] = {
@@ -218,6 +219,8 @@ class Checks:
         """Is the state in order?"""
         if isinstance(event, events.Gathered):
             self.records[event.worker].gathered = True
+        if isinstance(event, events.Held):
+            self.released[event.slot] = self.world.now
         if isinstance(event, events.Exited):
             self._uncharged(before, event, after)
         for _, slot in after.slots():
@@ -299,7 +302,10 @@ class Checks:
         exempt = process.starved or process.traced or place.slot.held or place.worker.ending or not place.worker.watched
         if exempt or process.hung is None or not self.world.cluster.ping.kill:
             return
-        since = max(process.hung, place.worker.progress, self.world.cluster.judged_from, self.world.resumed)
+        if process.hung - process.recovered <= self.world.machine.period + SLACK:
+            return
+        judged = max(self.world.cluster.judged_from, self.world.resumed, self.released.get(process.slot, 0.0))
+        since = max(process.hung, judged)
         late = now - since - self.world.cluster.ping.kill
         expect(late <= SLACK, f"{place.slot.name} (worker {number}) hangs {late:.3f} s longer than ping.kill")
 
