@@ -91,7 +91,7 @@ def _condemn(cluster: Cluster, action: actions.Condemn, now: float) -> Cluster:
     worker = place.worker
     cause = Cause.BOOT if action.verdict == Verdict.SLOW_BOOT else Cause.HUNG
     ending = Ending(cause, str(action.verdict), now, step_at=now, gathered=False, verdict=action.verdict)
-    cluster = exits.charged(cluster, place, now)
+    cluster = exits.charged(cluster, place, cause, now)
     again = find(cluster, action.worker)
     assert again is not None
     cluster = with_worker(cluster, again, replace(worker, ending=ending))

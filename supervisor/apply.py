@@ -28,6 +28,7 @@ from .facts import (
 from .rows import find, told, with_group, with_slot, with_worker
 
 SLEEPY = 0.05
+HEARING = 1.0
 LOADER_CALM = 60.0
 
 
@@ -243,24 +244,28 @@ def _stop_asked(cluster: Cluster, event: events.StopAsked, now: float) -> Cluste
 
 
 def _overslept(cluster: Cluster, event: events.Overslept, now: float) -> Cluster:
-    """Every deadline that was running moves by the time that nobody could keep it in."""
-    gap = event.seconds
+    """Every deadline that was running moves by the time that nobody could keep it in, and HEARING more: the one that
+    was to wake the master must not pass in this very pass."""
+
+    def later(at: float) -> float:
+        return min(at + event.seconds + HEARING, now)
+
     for group in list(cluster.groups.values()):
-        slots = {name: _later(slot, gap) for name, slot in group.slots.items()}
-        releases = {number: replace(release, since=release.since + gap) for number, release in group.releases.items()}
+        slots = {name: _later(slot, later) for name, slot in group.slots.items()}
+        releases = {n: replace(release, since=later(release.since)) for n, release in group.releases.items()}
         cluster = with_group(cluster, replace(group, slots=slots, releases=releases))
-    return told(replace(cluster, judged_from=now), facts.Overslept(seconds=round(gap, 3)))
+    return told(replace(cluster, judged_from=now), facts.Overslept(seconds=round(event.seconds, 3)))
 
 
-def _later(slot: Slot, gap: float) -> Slot:
-    return replace(slot, workers=tuple(_worker_later(worker, gap) for worker in slot.workers))
+def _later(slot: Slot, later: Callable[[float], float]) -> Slot:
+    return replace(slot, workers=tuple(_worker_later(worker, later) for worker in slot.workers))
 
 
-def _worker_later(worker: Worker, gap: float) -> Worker:
+def _worker_later(worker: Worker, later: Callable[[float], float]) -> Worker:
     ending = worker.ending
     if ending is not None:
-        ending = replace(ending, since=ending.since + gap, step_at=ending.step_at + gap)
-    ordered = worker.ordered + gap if worker.phase == Phase.STARTING else worker.ordered
+        ending = replace(ending, since=later(ending.since), step_at=later(ending.step_at))
+    ordered = later(worker.ordered) if worker.phase == Phase.STARTING else worker.ordered
     return replace(worker, ordered=ordered, ending=ending)
 
 

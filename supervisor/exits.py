@@ -61,11 +61,11 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
     return _settled(told(cluster, fact), place, slot, Cause.BOOT, now)
 
 
-def charged(cluster: Cluster, place: Place, now: float) -> Cluster:
+def charged(cluster: Cluster, place: Place, cause: Cause, now: float) -> Cluster:
     """A hang is charged when it is judged, not when its process ends: the replacement starts before that."""
     slot = _charge(place.group, place.slot, place.worker, now, 0.5)
     if place.group.settings.restart == "never":
-        slot = replace(slot, failed='hung, and restart = "never"')
+        slot = replace(slot, failed=f'{cause}, and restart = "never"')
     group = replace(place.group, breaker=breaker.with_death(place.group.breaker, slot.name, now))
     return _named(with_group(cluster, replace(group, slots={**group.slots, slot.name: slot})), place.slot, slot)
 

@@ -136,6 +136,17 @@ def _breaker(group: Group, watch: Watch) -> Iterator[actions.Action]:
         if watch.due(worker.ready_at + group.settings.min_ready):
             yield actions.CloseBreaker(group.name)
             return
+    if _complete(group) and watch.due(group.breaker.open_since + group.settings.min_ready):
+        yield actions.CloseBreaker(group.name)
+
+
+def _complete(group: Group) -> bool:
+    """Whether no slot is left that has yet to try; what was dying may have been held, scaled away or have failed."""
+    for slot in group.slots.values():
+        away = slot.retired or slot.held or slot.failed or slot.done
+        if not away and (slot.active is None or slot.active.phase != Phase.READY):
+            return False
+    return True
 
 
 def _loader(group: Group, release: Release, watch: Watch) -> Iterator[actions.Action]:

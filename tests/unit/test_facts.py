@@ -89,7 +89,14 @@ def test_about():
 
 
 def test_span_and_signals():
-    assert [span(seconds) for seconds in (0, 0.014, 9.94, 45, 600, 20_000)] == ["0 ms", "14 ms", "9.9 s", "45 s", "10 min", "5.6 h"]
+    assert [span(seconds) for seconds in (0, 0.014, 9.94, 45, 600, 20_000)] == [
+        "0 ms",
+        "14 ms",
+        "9.9 s",
+        "45 s",
+        "10 min",
+        "5.6 h",
+    ]
     assert signal_name(9) == "SIGKILL"
     assert signal_name(42) == "signal 42"
 

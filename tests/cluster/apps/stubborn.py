@@ -7,9 +7,7 @@ import time
 
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-if os.fork() == 0:  # noqa: SIM102 - the family's tree
-    if os.fork() == 0:
-        if os.fork() == 0:
-            os.setsid()
+if os.fork() == 0 and os.fork() == 0 and os.fork() == 0:
+    os.setsid()
 os.write(1, f"pid {os.getpid()}\n".encode())
 time.sleep(600)

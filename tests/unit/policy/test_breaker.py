@@ -114,7 +114,6 @@ def test_the_pass_that_opens_it_starts_one_slot_only():
     assert len([action for action in done if isinstance(action, actions.Spawn)]) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="it closes only when a slot that was tried after the opening stays healthy")
 def test_it_closes_when_what_was_dying_is_taken_away():
     drive = Drive(web(count=2)).up(watched=False)
     drive.later(10)

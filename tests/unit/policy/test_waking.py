@@ -96,9 +96,6 @@ def test_a_large_group_sleeps_too():
 # -- a pass that starts late
 
 
-GRACE_MISSING = "the limit that was to wake the master falls due exactly in the late pass"
-
-
 def overslept(drive: Drive, seconds: float) -> list[actions.Action]:
     """The master comes so much later than it wanted to wake; gives what it does in the pass after that."""
     wake = drive.plan().wake
@@ -115,21 +112,18 @@ def test_nobody_is_judged_for_the_masters_own_pause():
     assert len(drive.did(actions.Condemn)) == 2
 
 
-@pytest.mark.xfail(strict=True, reason=GRACE_MISSING)
 def test_a_boot_is_not_given_up_for_the_masters_pause():
     drive = Drive(web(start_timeout=5.0))
     drive.load()
     assert "Condemn" not in kinds(overslept(drive, 60))
 
 
-@pytest.mark.xfail(strict=True, reason=GRACE_MISSING)
 def test_a_zygote_is_not_given_up_for_the_masters_pause():
     drive = Drive(web(), births=False)
     drive.load()
     assert "DropLoader" not in kinds(overslept(drive, 60))
 
 
-@pytest.mark.xfail(strict=True, reason=GRACE_MISSING)
 def test_an_import_is_not_given_up_for_the_masters_pause():
     drive = Drive(web(start_timeout=5.0))
     assert "DropLoader" not in kinds(overslept(drive, 60))
@@ -141,7 +135,6 @@ def test_an_old_request_of_before_the_pause_is_no_evidence():
     assert "Condemn" not in kinds(overslept(drive, 60))
 
 
-@pytest.mark.xfail(strict=True, reason=GRACE_MISSING)
 def test_a_draining_worker_is_not_killed_for_the_masters_pause():
     drive = Drive(web(drain=5.0, term=2.0)).up()
     drive.happen(events.StopAsked("bkd stop"))
@@ -150,14 +143,12 @@ def test_a_draining_worker_is_not_killed_for_the_masters_pause():
     assert "Kill" not in kinds(overslept(drive, 60))
 
 
-@pytest.mark.xfail(strict=True, reason=GRACE_MISSING)
 def test_a_killed_worker_did_not_survive_the_masters_pause():
     drive = Drive(web()).up()
     drive.happen(events.StopAsked("Ctrl-C", hasty=True))
     assert "GiveUp" not in kinds(overslept(drive, 60))
 
 
-@pytest.mark.xfail(strict=True, reason="a pause also moves what happened in the pass itself")
 def test_what_was_heard_in_the_pass_after_the_pause_is_not_dated_into_the_future():
     drive = Drive(web(), births=False)
     drive.now += 60
