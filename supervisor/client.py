@@ -22,7 +22,15 @@ def find_socket(config: str | None, sock: str | None) -> str:
     """Path of the control socket of the cluster that is meant; raises NotRunning, NoConfig."""
     if sock:
         return sock
-    path = places.find_config(config, os.environ)
+    try:
+        path = places.find_config(config, os.environ)
+    except places.NoConfig:
+        running = places.sockets_of_run() if not config and not os.environ.get("BKD_CONFIG") else []
+        if len(running) == 1:
+            return running[0]
+        if running:
+            raise NotRunning(f"which of the clusters that `bkd run` started? --socket {' or '.join(running)}") from None
+        raise
     candidates = places.socket_candidates(path, os.environ)
     for candidate in candidates:
         if os.path.exists(candidate):

@@ -62,8 +62,7 @@ class Keeper:
         """Run until the cluster is over; returns the exit code of `bkd start`."""
         self._become_keeper()
         self._start_master()
-        if self.options.get("warm"):
-            self.blank = self._spawn_blank()
+        self.blank = self._spawn_blank()
         while not self._is_over():
             self._wait()
             self._hear_signals()
@@ -109,13 +108,12 @@ class Keeper:
         theirs.close()
         ours.setblocking(False)
         self.link, self.starts, self.born_at = ours, self.starts + 1, time.monotonic()
-        names = list(self.listeners)
+        names, own = list(self.listeners), (self.master, self.blank)
         born = {
             "event": "born",
             "keeper": os.getpid(),
             "starts": self.starts,
-            "blank": self.blank,
-            "children": [[pid, start_time(pid)] for pid in spawning.children() if pid != self.master],
+            "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],
             "listeners": names,
         }
         self.untold.appendleft({**born, "descriptors": [self.listeners[name].fileno() for name in names]})
@@ -163,6 +161,8 @@ class Keeper:
     def _tell(self) -> None:
         while self.untold and self.link is not None:
             event = dict(self.untold[0])
+            if event["event"] == "born":
+                event["blank"] = self.blank
             descriptors = event.pop("descriptors", [])
             try:
                 socket.send_fds(self.link, [json.dumps(event).encode()], descriptors)

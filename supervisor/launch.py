@@ -1,6 +1,8 @@
 """From the command line to the keeper: standard library only, since this is the start-up path of every cluster."""
 
+import contextlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -23,16 +25,17 @@ def start_from_file(options: dict[str, Any]) -> int:
 
 def start(options: dict[str, Any]) -> int:
     """Become the keeper of a cluster; with `daemon` in the background, returning when it is ready or has failed."""
-    options = {**options, "warm": True, "tty": sys.stdout.isatty()}
+    options = {**options, "tty": sys.stdout.isatty()}
     return _in_background(options) if options.get("daemon") else Keeper(options).run()
 
 
 def _in_background(options: dict[str, Any]) -> int:
     """The cluster's standard error is a pipe to this terminal until the master has said how the start ended."""
     report_in, report_out = os.pipe()
-    if os.fork():
+    keeper = os.fork()
+    if keeper:
         os.close(report_out)
-        return _relay(report_in)
+        return _relayed(report_in, keeper)
     os.close(report_in)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -41,6 +44,21 @@ def _in_background(options: dict[str, Any]) -> int:
         os.dup2(report_out, fd)
     os.close(report_out)
     os._exit(Keeper(options).run())
+
+
+def _relayed(report: int, keeper: int) -> int:
+    """Runs in the terminal's process. Whoever interrupts the start does not want the cluster: it is stopped again."""
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        interrupted.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    code = _relay(report)
+    return 128 + interrupted[0] if interrupted else code
 
 
 def _relay(report: int) -> int:

@@ -6,6 +6,7 @@ It composes the parts: events come from the keeper, the control socket and its o
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -139,7 +140,7 @@ class Master:
 
     def _remembered(self, state: State) -> Cluster:
         self.config, self.epoch, self.began = state.config, state.epoch + 1, state.began
-        self.adopting = self.announced = True
+        self.adopting, self.announced = True, state.announced
         restore(self.registry, state)
         return state.cluster
 
@@ -233,7 +234,9 @@ class Master:
             self._saving = None
         workers, loaders = records(self.registry)
         first = stamp(self.keeper_pid, self.keeper_start)
-        self.memory.keep(State(*first, self.epoch, self.began, self.config, self.turns.cluster, workers, loaders))
+        self.memory.keep(
+            State(*first, self.epoch, self.began, self.announced, self.config, self.turns.cluster, workers, loaders)
+        )
 
     def _announce_start(self) -> None:
         cluster = self.turns.cluster
@@ -249,7 +252,8 @@ class Master:
     def _say_start(self, text: str, code: int) -> None:
         trace = self.context.last_trace if code else ""
         self.keeper.tell("redirect", path=f"{self.run_dir}/log/bkd.log")
-        os.write(2, trace.encode() + text.encode() + b"\0%d\n" % code)
+        with contextlib.suppress(BrokenPipeError):  # whoever waited at the terminal is gone
+            os.write(2, f"{trace}{text}".encode(errors="replace") + b"\0%d\n" % code)
         redirect(f"{self.run_dir}/log/bkd.log")
 
     def _is_last(self, worker: int) -> bool:
@@ -295,16 +299,18 @@ class Master:
         asyncio.get_running_loop().call_later(0.02, self._left, code)
 
     def _left(self, code: int) -> None:
-        if self.options.daemon and not self.announced:
-            self._say_start("bkd: stopped before everything was ready\n", 1)
+        """The last step: whatever goes wrong on the way, the master ends."""
         try:
+            if self.options.daemon and not self.announced:
+                self._say_start("bkd: stopped before everything was ready\n", 1)
+            if self._saving is not None:
+                self._saving.cancel()
+            self.memory.forget()
             self.keeper.tell("exit", code=code)
         except KeeperError:
             self.listeners.unlink()
-        if self._saving is not None:
-            self._saving.cancel()
-        self.memory.forget()
-        self.over.set_result(code)
+        finally:
+            self.over.set_result(code)
 
 
 def slot_is_up(slot: Any) -> bool:

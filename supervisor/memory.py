@@ -43,7 +43,8 @@ class LoaderRecord(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """One whole file. `keeper` and `keeper_start` say under whom it was written."""
+    """One whole file. `keeper` and `keeper_start` say under whom it was written; `announced`: whoever
+    waits for the start was told how it ended."""
 
     schema: int
     boot: str
@@ -51,6 +52,7 @@ class State(msgspec.Struct, frozen=True):
     keeper_start: int
     epoch: int
     began: float
+    announced: bool
     config: Config
     cluster: Cluster
     workers: list[WorkerRecord]
@@ -101,7 +103,10 @@ class Memory:
 
     def forget(self) -> None:
         """The cluster is over."""
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.error("{} cannot be removed: {}", self.path, error)
 
 
 def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]:

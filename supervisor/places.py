@@ -96,6 +96,16 @@ def choose_run_dir_for_run(name: str) -> str:
     return folder
 
 
+def sockets_of_run() -> list[str]:
+    """Control sockets of the clusters that this user started with `bkd run`."""
+    parent = f"/tmp/bkd-{os.getuid()}"
+    try:
+        names = sorted(os.listdir(parent)) if os.lstat(parent).st_uid == os.getuid() else []
+    except OSError:
+        return []
+    return [path for path in (f"{parent}/{name}/{SOCKET}" for name in names) if os.path.exists(path)]
+
+
 def here(environ: "Mapping[str, str]") -> str:
     """The working directory as the shell names it: a link to the current release stays a link.
 

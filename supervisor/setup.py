@@ -21,7 +21,6 @@ class Options:
     workers: int | None = None
     bind: list[str] = field(default_factory=list)
     daemon: bool = False
-    warm: bool = True
     tty: bool = False
 
     def logs_to_files(self, config: Config) -> bool:

@@ -4,7 +4,7 @@ import sys
 
 from .cluster import cpu_seconds, until
 
-PROBE = 3.0
+PROBE = 2.0
 COSTS = 0.02
 
 

@@ -9,7 +9,8 @@ import pytest
 from .cluster import alive, ended, kill, until
 
 REPLACED = 2.0
-PING = {"interval": "1s", "kill": "1s"}
+KILL = 1.0
+PING = {"interval": "1s", "kill": f"{KILL:g}s"}
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +34,31 @@ def hang(cluster, path):
 
 
 def successor(cluster, old, began):
-    """The slot's row when it is ready again, which must be REPLACED seconds after the hang began."""
+    """The slot's row when it is ready again, in time; on a busy host `ping.kill` counts double."""
     row = until(lambda: (row := cluster.worker("web.1"))["state"] == "ready" and row["pid"] not in (old, None) and row)
-    assert time.monotonic() - began < REPLACED
+    took = time.monotonic() - began
+    starved = cluster.events("worker-hung")[-1]["verdict"] == "starved"
+    assert took < REPLACED + (KILL if starved else 0.0)
     return row
 
 
 @pytest.mark.parametrize(
-    ("path", "verdict"),
-    [("/spin", "busy"), ("/block?600", "stuck"), ("/power", "busy"), ("/hold_gil?600000000", "stuck")],
+    ("path", "verdicts"),
+    [
+        ("/spin", ("busy", "starved")),
+        ("/block?600", ("stuck",)),
+        ("/power", ("busy", "starved")),
+        ("/hold_gil?600000000", ("stuck",)),
+    ],
 )
-def test_a_hung_handler(cluster, path, verdict):
+def test_a_hung_handler(cluster, path, verdicts):
     """An endless loop, a blocking sleep, a long computation in C, a C call that keeps the lock: each is replaced in
     time, and the events say what it was."""
     old, row = hang(cluster, path)
     assert ended(old)
     assert cluster.get("/pid") == str(row["pid"])
     event = cluster.events("worker-hung")[-1]
-    assert (event["slot"], event["pid"], event["verdict"]) == ("web.1", old, verdict)
+    assert (event["slot"], event["pid"], event["verdict"] in verdicts) == ("web.1", old, True)
     last = until(lambda: (end := cluster.worker("web.1")["last_exit"])["pid"] == old and end)
     assert last["cause"] == "hung"
 

