@@ -91,6 +91,9 @@ def _condemn(cluster: Cluster, action: actions.Condemn, now: float) -> Cluster:
     worker = place.worker
     cause = Cause.BOOT if action.verdict == Verdict.SLOW_BOOT else Cause.HUNG
     ending = Ending(cause, str(action.verdict), now, step_at=now, gathered=False, verdict=action.verdict)
+    if cause == Cause.BOOT and not worker.boot_error:
+        limit = place.group.settings.start_timeout
+        worker = replace(worker, boot_error=f"it was not ready within start_timeout ({limit:g} s)")
     cluster = exits.charged(cluster, place, cause, now)
     again = find(cluster, action.worker)
     assert again is not None

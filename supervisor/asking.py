@@ -24,9 +24,9 @@ def ask(
     try:
         client = Client(find_socket(config, sock))
         code, out, err = client.run(verb, arguments, render=render, progress=_show, limit=limit)
+        _show(out, err)
     except BkdError as error:
         return say(error)
-    _show(out, err)
     return code
 
 
@@ -46,3 +46,5 @@ def _show(out: str, err: str) -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:
+        raise BkdError(f"standard output cannot be written: {error.strerror}") from error

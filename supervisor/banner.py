@@ -3,11 +3,12 @@
 from .. import __version__
 from .config.address import Inet, parse_address
 from .config.schema import Config, GroupSection
+from .terminal import Terminal
 
 
 def show(config: Config, run_dir: str, keeper_pid: int, files: bool) -> None:
     """Print it to standard output."""
-    print(text(config, run_dir, keeper_pid, files), flush=True)  # noqa: T201 - this is the foreground
+    Terminal(1).write(text(config, run_dir, keeper_pid, files) + "\n")
 
 
 def text(config: Config, run_dir: str, keeper_pid: int, files: bool) -> str:

@@ -46,6 +46,8 @@ def check(path: str, *, as_json: bool) -> int:
 
 def examine(config: Config, group: GroupSection) -> Finding:
     """Would this group start?"""
+    if not os.path.isdir(group.cwd):
+        return Finding(group.name, f"cwd: {group.cwd} is no directory")
     if group.kind == "command":
         return _program(group)
     return _imported(config, group)

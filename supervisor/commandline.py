@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        return say(BkdError(f"{error.filename or 'standard output'}: {error.strerror}"))
     except BkdError as error:
         return say(error)
     return result if isinstance(result, int) else 0

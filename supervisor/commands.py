@@ -3,9 +3,12 @@
 import asyncio
 import json
 import pwd
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
+
+from loguru import logger
 
 from ..ipc.errors import BkdError
 from ..ipc.message import Command, Finished, Progress
@@ -121,6 +124,9 @@ class Commands:
             finished = Finished(USAGE, err=f"bkd: {error}\n")
         except BkdError as error:
             finished = Finished(1, err=f"bkd: {error}\n")
+        except Exception:  # noqa: BLE001 - whoever asked gets an answer
+            logger.exception("{} failed", request.command.verb[:40])
+            finished = Finished(1, err="bkd: this is a fault of bkd; the master's log has it\n")
         if entry is None or entry.who > Role.VIEWER:
             self._audit(request, "done" if finished.code == 0 else finished.err.strip() or f"exit code {finished.code}")
         request.finish(finished)
@@ -185,7 +191,7 @@ class Commands:
         if group is None:
             raise UsageError(f"no group {name}; there are {', '.join(self._cluster.groups)}")
         number = str(text)
-        if not number.lstrip("+-").isdigit():
+        if not re.fullmatch(r"[+-]?[0-9]{1,6}", number):
             raise UsageError(f"{name}={number}: expected a number such as 4, +2 or -1")
         new = group.count + int(number) if number[0] in "+-" else int(number)
         if not 0 <= new <= MOST_WORKERS:

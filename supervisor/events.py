@@ -25,11 +25,12 @@ class Spawned(Event, frozen=True):
 
 
 class SpawnFailed(Event, frozen=True):
-    """The kernel or the zygote could not make the process. `chance` as in Exited."""
+    """The process could not be made. `chance` as in Exited; `blameless`: it was not the slot's fault."""
 
     worker: int
     reason: str
     chance: float = 0.5
+    blameless: bool = False
 
 
 class BecameReady(Event, frozen=True):

@@ -41,10 +41,12 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
 
 
 def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Cluster:
-    """The process could not even be made: charged like a failed boot."""
+    """The process could not even be made: charged like a failed boot, if it was the slot's fault."""
     place = find(cluster, event.worker)
     if place is None:
         return cluster
+    if event.blameless:
+        return without_worker(cluster, place, place.slot)
     end = replace(_exit(place.worker, Cause.BOOT, None, now), reason=event.reason)
     slot = _judged(place.group, replace(place.slot, last_exit=end), place.worker, end, event.chance)
     fact = WorkerExited(

@@ -25,11 +25,14 @@ from typing import Any
 
 from ..ipc.processes import redirect, start_time
 from . import spawning
+from .terminal import Terminal
 
 PACKET = 1 << 18
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 BLANK_ENV = {"BKD_TREE": "0" * 16, "SPT_NOENV": "1"}
 EVENTS_KEPT = 10_000
+EXITS_REMEMBERED = 200
+NO_ROOM = 1.0
 LEAVING = 1.5
 LOOK = 0.02
 MASTER = "from bkd.supervisor.master import main; main()"
@@ -43,6 +46,8 @@ class Keeper:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
+        self.terminal = Terminal()
+        self.told: deque[dict[str, Any]] = deque(maxlen=EXITS_REMEMBERED)
         self.listeners: dict[str, socket.socket] = {}
         self.births: dict[int, int] = {}
         self.untold: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
@@ -61,8 +66,12 @@ class Keeper:
     def run(self) -> int:
         """Run until the cluster is over; returns the exit code of `bkd start`."""
         self._become_keeper()
-        self._start_master()
-        self.blank = self._spawn_blank()
+        try:
+            self._start_master()
+            self.blank = self._spawn_blank()
+        except OSError as error:
+            self.terminal.write(f"bkd: the machine has no room for its processes: {_in_words(error)}\n")
+            self._leave(1)
         while not self._is_over():
             self._wait()
             self._hear_signals()
@@ -97,17 +106,37 @@ class Keeper:
     # -- the master
 
     def _start_master(self) -> None:
-        """Also the path after a crash: the new master gets the listeners and the list of living children."""
+        """Also the path after a crash. A machine that has no room for it now may have it in a moment."""
         self.restart_at = None
+        try:
+            self._spawn_master()
+        except OSError as error:
+            if not self.up:
+                raise
+            self.restart_at = time.monotonic() + NO_ROOM
+            self.terminal.write(f"bkd: no new master can be started ({error.strerror}); trying again\n")
+            return
+        self._announce()
+
+    def _spawn_master(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
-        options = json.dumps({**self.options, "fd": theirs.fileno()})
-        argv = [sys.executable, "-P", "-c", MASTER, options]
-        self.master = spawning.spawn({"argv": argv, "inherit": [theirs.fileno()]})
-        theirs.close()
+        try:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
+            options = json.dumps({**self.options, "fd": theirs.fileno()})
+            argv = [sys.executable, "-P", "-c", MASTER, options]
+            self.master = spawning.spawn({"argv": argv, "inherit": [theirs.fileno()]})
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         ours.setblocking(False)
         self.link, self.starts, self.born_at = ours, self.starts + 1, time.monotonic()
+
+    def _announce(self) -> None:
+        """A new master is told of listeners and living children, and again of the last deaths: its predecessor may
+        have died before it heard of them."""
         names, own = list(self.listeners), (self.master, self.blank)
         born = {
             "event": "born",
@@ -116,6 +145,8 @@ class Keeper:
             "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],
             "listeners": names,
         }
+        self.untold.extendleft(reversed(self.told))
+        self.told.clear()
         self.untold.appendleft({**born, "descriptors": [self.listeners[name].fileno() for name in names]})
 
     def _master_ended(self, status: int) -> None:
@@ -133,7 +164,7 @@ class Keeper:
         self.starts = 1 if lived > 10.0 else self.starts
         delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
         self.restart_at = time.monotonic() + delay
-        sys.stderr.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
+        self.terminal.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
 
     def _leave(self, code: int) -> None:
         """The master never came up: nothing of the cluster stays behind."""
@@ -171,8 +202,10 @@ class Keeper:
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
                     return  # the master is gone: its death is reaped in a moment, and the event stays untold
-                sys.stderr.write(f"bkd: cannot tell the master of {event['event']}: {error.strerror}\n")
-            self.untold.popleft()
+                self.terminal.write(f"bkd: cannot tell the master of {event['event']}: {error.strerror}\n")
+            told = self.untold.popleft()
+            if told["event"] == "exit":
+                self.told.append(told)
 
     def _hear_master(self) -> None:
         for _ in range(256):
@@ -188,7 +221,12 @@ class Keeper:
                 self.link.close()
                 self.link = None
                 return
-            self._obey(json.loads(packet))
+            try:
+                order = json.loads(packet)
+            except ValueError:
+                self.terminal.write("bkd: an order of the master cannot be read and is passed over\n")
+                continue
+            self._obey(order)
 
     def _hear_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -208,6 +246,7 @@ class Keeper:
                 self._master_ended(status)
             else:
                 self._forget_birth(pid)
+                self.blank = 0 if pid == self.blank else self.blank
                 self.untold.append({"event": "exit", "pid": pid, "status": status})
 
     def _forget_birth(self, pid: int) -> None:
@@ -220,7 +259,9 @@ class Keeper:
         try:
             answer = ORDERS[order["do"]](self, order)
         except OSError as error:
-            answer = {"error": error.strerror or str(error), "errno": error.errno}
+            answer = {"error": _in_words(error), "errno": error.errno}
+        except Exception as error:  # noqa: BLE001 - whatever the order was, the keeper lives on
+            answer = {"error": f"{type(error).__name__}: {error}"}
         if "id" in order:
             self.untold.append({"event": "answer", "re": order["id"], **answer})
 
@@ -279,7 +320,7 @@ class Keeper:
 
     def _give_birth(self, order: dict[str, Any]) -> dict[str, Any]:
         """A line of at most PIPE_BUF bytes: the write cannot block."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, KeyError):  # it has ended: its exit was told, or will be
             os.write(self.births[order["pid"]], order["birth"].encode())
         self._forget_birth(order["pid"])
         if order["pid"] == self.blank:
@@ -311,6 +352,11 @@ ORDERS = {
     "redirect": Keeper._redirect,
     "exit": Keeper._exit,
 }
+
+
+def _in_words(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 def _ending(status: int) -> str:

@@ -75,10 +75,14 @@ class KeeperLink:
 
     def _send(self, order: dict[str, Any]) -> None:
         """The keeper never blocks, so a full buffer is empty again within moments."""
+        data = json.dumps(order).encode()
+        if len(data) > PACKET:
+            size = f"{order['do']}: environment and arguments of {len(data)} bytes"
+            raise KeeperError({"error": f"{size} are over the limit of {PACKET}"})
         self.sock.setblocking(True)
         try:
             self.sock.settimeout(LIMIT)
-            self.sock.send(json.dumps(order).encode())
+            self.sock.send(data)
         except OSError as error:
             raise KeeperError({"error": f"the keeper is gone ({error})"}) from error
         finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ from . import places
 from .keeper import Keeper
 
 REPORT_END = b"\0"
+CLEARED = 120.0  # seconds a failed start has for ending what it began; its own deadlines are shorter
 
 
 def start_from_file(options: dict[str, Any]) -> int:
@@ -25,7 +27,7 @@ def start_from_file(options: dict[str, Any]) -> int:
 
 def start(options: dict[str, Any]) -> int:
     """Become the keeper of a cluster; with `daemon` in the background, returning when it is ready or has failed."""
-    options = {**options, "tty": sys.stdout.isatty()}
+    options = {**options, "tty": os.isatty(1)}
     return _in_background(options) if options.get("daemon") else Keeper(options).run()
 
 
@@ -58,7 +60,17 @@ def _relayed(report: int, keeper: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     code = _relay(report)
+    if code:
+        _wait_for(keeper)
     return 128 + interrupted[0] if interrupted else code
+
+
+def _wait_for(keeper: int) -> None:
+    """A start that failed is over when nothing of it is left."""
+    poll = select.poll()
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        poll.register(os.pidfd_open(keeper), select.POLLIN)
+        poll.poll(CLEARED * 1000)
 
 
 def _relay(report: int) -> int:

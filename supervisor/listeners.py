@@ -68,8 +68,8 @@ async def _resolve(address: Inet) -> tuple[str, list[Any]]:
         found = await asyncio.get_running_loop().getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except socket.gaierror as error:
-        raise ListenError(f"cannot listen on {address.host}: {error.strerror}") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise ListenError(f"cannot listen on {address.host}: no such host") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     family, *_rest, where = found[0]
     return ("inet6" if family == socket.AF_INET6 else "inet"), list(where[:2])

@@ -67,11 +67,12 @@ class Loaders:
     def fork(self, process: Process) -> None:
         """Order a fork; `Spawned` or `SpawnFailed` will follow."""
         loader = self.registry.loaders.get((process.group, process.release))
-        if loader is None or loader.connection is None or not loader.loaded:
-            self._spawn_failed(process, "the zygote is gone")
+        if loader is None:
+            self._spawn_failed(process, "the zygote is gone", blameless=True)
             return
         loader.forks.add(process.worker)
-        loader.connection.send(Fork(process.worker, process.slot, process.token, process.tree, process.log))
+        if loader.connection is not None:
+            loader.connection.send(_order(process))
 
     def execute(self, process: Process) -> None:
         """Start a fresh interpreter that imports the application and becomes the worker."""
@@ -83,7 +84,10 @@ class Loaders:
         """A zygote has connected: give it its release, unless it has it from an earlier master."""
         loader.connection = connection
         connection.loader = loader.key
-        if not loaded:
+        if loaded:
+            for worker in sorted(loader.forks):
+                connection.send(_order(self.registry.workers[worker]))
+        else:
             self._send_load(connection, loader.group, loader.release, f"{loader.group}.zygote", solo=False)
 
     def admit_solo(self, process: Process, connection: Connection) -> None:
@@ -155,10 +159,12 @@ class Loaders:
             pid, start = await self._born(loader, blank)
         except KeeperError as error:
             self.registry.forget(loader)
-            reason = f"{self._python()}: {error}"
-            self.context.post(events.LoaderFailed(loader.group, loader.release, reason, chance=random.random()))
+            self.context.post(events.LoaderFailed(loader.group, loader.release, str(error), chance=random.random()))
             return
-        self.registry.born(loader, pid, start)
+        early = self.registry.born(loader, pid, start)
+        if loader.handle is None:
+            self.ended(loader, early)
+            return
         self.context.post(events.LoaderSpawned(loader.group, loader.release, pid))
         await asyncio.sleep(HELLO_LIMIT)
         if loader.connection is None and self.registry.loaders.get(loader.key) is loader:
@@ -181,7 +187,7 @@ class Loaders:
             env = {**BLANK_ENV, "BKD_TREE": process.tree}
             pid, start = await self._spawn(self._birth(process.token), process.log, env)
         except KeeperError as error:
-            self._spawn_failed(process, f"{self._python()}: {error}")
+            self._spawn_failed(process, str(error))
             return
         self.spawned(process.worker, pid, start)
 
@@ -245,12 +251,16 @@ class Loaders:
         for worker in sorted(loader.forks):
             process = self.registry.workers.get(worker)
             if process is not None and not process.pid:
-                self._spawn_failed(process, why)
+                self._spawn_failed(process, why, blameless=True)
         loader.forks.clear()
 
-    def _spawn_failed(self, process: Process, why: str) -> None:
+    def _spawn_failed(self, process: Process, why: str, *, blameless: bool = False) -> None:
         self.registry.forget(process)
-        self.context.post(events.SpawnFailed(process.worker, why, random.random()))
+        self.context.post(events.SpawnFailed(process.worker, why, random.random(), blameless))
+
+
+def _order(process: Process) -> Fork:
+    return Fork(process.worker, process.slot, process.token, process.tree, process.log)
 
 
 def _how(code: int) -> str:

@@ -44,6 +44,7 @@ from .registry import Registry
 from .roles import admit_groups
 from .server import Server
 from .setup import Options, read_config, run_dir_of
+from .terminal import Terminal
 from .turns import Turns
 
 BACKLOG = 2048
@@ -194,10 +195,10 @@ class Master:
 
     def _log_to(self) -> None:
         logger.remove()
-        to = f"{self.run_dir}/log/bkd.log" if self.options.daemon else sys.stderr
+        to = f"{self.run_dir}/log/bkd.log" if self.options.daemon else Terminal()
         colours = not self.options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
         as_json = self.config.log.format == "json"
-        logger.add(to, format=banner.log_format(colours), level="INFO", serialize=as_json)
+        logger.add(to, format=banner.log_format(colours), level="INFO", serialize=as_json, colorize=colours)
         for line in ignored(self.config):
             logger.warning("{}", line)
 
@@ -282,7 +283,7 @@ class Master:
             return
         hasty = self.turns.cluster.closing is not None
         if not hasty and not self.options.daemon and self.options.tty:
-            print("\rstopping; Ctrl-C again kills at once", flush=True)  # noqa: T201
+            Terminal(1).write("\rstopping; Ctrl-C again kills at once\n")
         self.turns.post(events.StopAsked(name, hasty=hasty))
 
     def _keeper_lost(self) -> None:

@@ -49,7 +49,7 @@ class Programs:
         except (KeeperError, BkdError) as error:
             self.ended(process)
             self.registry.forget(process)
-            self.context.post(events.SpawnFailed(process.worker, f"{settings.command[0]}: {error}"))
+            self.context.post(events.SpawnFailed(process.worker, str(error)))
             return
         early = self.registry.born(process, pid, start)
         self.context.post(events.Spawned(process.worker, pid, start))

@@ -77,8 +77,10 @@ class Registry:
         return self._tokens.get(token)
 
     def ended(self, pid: int, status: int) -> Process | LoaderProcess | None:
-        """Whose process this was; kept for a while when nobody knows the pid yet."""
+        """Whose process this was; kept for a while when nobody knows the pid yet. A living one is somebody else."""
         process = self._pids.get(pid)
+        if process is not None and process.handle is not None and process.handle.alive():
+            return None
         if process is None:
             self._early[pid] = status
             while len(self._early) > EARLY:

@@ -24,10 +24,16 @@ class Options:
     tty: bool = False
 
     def logs_to_files(self, config: Config) -> bool:
-        """`[log] mode`, where `auto` is inherit as PID 1 or under the journal."""
-        if config.log.mode != "auto":
+        """`[log] mode`, `auto` is inherit as PID 1 or under the journal. In the background it is always files."""
+        if config.log.mode != "auto" and not self.daemon:
             return config.log.mode == "files"
-        return os.getppid() != 1 and "JOURNAL_STREAM" not in os.environ
+        return os.getppid() != 1 and (self.daemon or not _under_journal())
+
+
+def _under_journal() -> bool:
+    """The variable leaks into whatever a unit starts: it must be about this very standard error (systemd.exec(5))."""
+    about = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}"
 
 
 def read_config(options: Options) -> Config:

@@ -23,15 +23,20 @@ def spawn(order: dict[str, Any]) -> int:
     terminal's Ctrl-C reaches nobody but the keeper and its process group can be killed as a whole.
     """
     failed_in, failed_out = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(failed_in)
+        os.close(failed_out)
+        raise
     if pid == 0:
         _become(order, failed_out)
     os.close(failed_out)
     word = _exec_failure(failed_in)
     if word:
         os.waitpid(pid, 0)
-        number = int(word)
-        raise OSError(number, os.strerror(number), order["argv"][0])
+        number, _, what = word.partition(b" ")
+        raise OSError(int(number), os.strerror(int(number)), order[what.decode()] if what else order["argv"][0])
     return pid
 
 
@@ -51,7 +56,7 @@ def _become(order: dict[str, Any], failed: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         _wire(order)
         if order.get("cwd"):
-            os.chdir(order["cwd"])
+            _enter(order["cwd"], failed)
         environment = {**os.environ, **order.get("env", {})}
         environment = {name: value for name, value in environment.items() if value is not None}
         os.execvpe(order["argv"][0], order["argv"], environment)
@@ -60,6 +65,14 @@ def _become(order: dict[str, Any], failed: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - nothing may escape into a second copy of the keeper
         os.write(failed, b"%d" % errno.EINVAL)
     os._exit(127)
+
+
+def _enter(folder: str, failed: int) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        os.write(failed, b"%d cwd" % (error.errno or errno.EIO))
+        os._exit(127)
 
 
 def _wire(order: dict[str, Any]) -> None:

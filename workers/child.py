@@ -20,6 +20,7 @@ from .marker import mark
 from .pulse import Pulse
 from .supervision import Supervision
 
+THREADS_END = 2.0
 Serve = Callable[[list[socket.socket], Supervision, int], int]
 
 
@@ -82,9 +83,12 @@ def _exit_code(end: SystemExit) -> int:
 def _end(code: int) -> NoReturn:
     """The interpreter's own end without tearing down the heap, which would copy every page shared with the zygote.
 
-    Threads are waited for only when the work ended well: after a SIGTERM one of them may hang.
+    Threads that are no daemons have THREADS_END seconds, and only when the work ended well: one may run for ever.
     """
     try:
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, lambda _number, _frame: os._exit(code))
+        signal.setitimer(signal.ITIMER_REAL, THREADS_END)
         if code == 0:
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -165,13 +165,19 @@ class Zygote:
     def _fork_twice(self, order: Fork) -> int:
         """The worker's parent becomes the keeper (a child subreaper) when the process in the middle ends."""
         read_end, write_end = os.pipe()
-        middle = os.fork()
+        try:
+            middle = os.fork()
+        except OSError:
+            os.close(read_end)
+            os.close(write_end)
+            raise
         if middle == 0:
             self._middle(order, write_end)
         os.close(write_end)
         with os.fdopen(read_end, "rb") as answer:
             word = answer.read(32)
-        os.waitpid(middle, 0)
+        with contextlib.suppress(ChildProcessError):  # the application reaps children itself
+            os.waitpid(middle, 0)
         if not word.isdigit():
             raise OSError(word.decode() or "the process in the middle died")
         return int(word)

@@ -3,6 +3,7 @@
 `bkd start` becomes the keeper and `bkd status` asks one question: neither loads click. Everything else does.
 """
 
+import os
 import sys
 
 SIMPLE_START = {"-d": "daemon", "--daemon": "daemon"}
@@ -10,6 +11,7 @@ SIMPLE_START = {"-d": "daemon", "--daemon": "daemon"}
 
 def main() -> int:
     """Entry point of the console script; returns the exit code."""
+    _open_standard_streams()
     arguments = sys.argv[1:]
     if arguments[:1] == ["start"]:
         options = _start_options(arguments[1:])
@@ -22,6 +24,19 @@ def main() -> int:
     from bkd.supervisor import commandline
 
     return commandline.main(arguments)
+
+
+def _open_standard_streams() -> None:
+    """Whoever starts this may have closed them; then nothing else must get their numbers."""
+    for fd, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _start_options(arguments: list[str]) -> dict[str, object] | None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -216,6 +217,33 @@ class Cluster:
         if daemon.exists():
             print(f"--- bkd.log\n{daemon.read_text(errors='replace')[-8000:]}")
         assert not left, f"could not be ended: {left}"
+
+
+class Traffic:
+    """Requests one after the other while the `with` lasts: how many were served, and what went wrong."""
+
+    def __init__(self, cluster, path="/pid"):
+        self._cluster, self._path = cluster, path
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.served, self.failed = 0, []
+
+    def __enter__(self):
+        self._thread.start()
+        until(lambda: self.served)
+        return self
+
+    def __exit__(self, *_error):
+        self._over.set()
+        self._thread.join(PATIENCE)
+
+    def _run(self):
+        while not self._over.is_set():
+            try:
+                self._cluster.get(self._path)
+                self.served += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failed.append(repr(error))
 
 
 def is_free(port):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .cluster import CLEAN_ENVIRONMENT, alive, cpu_seconds, ended, kill, title, until
+from .cluster import CLEAN_ENVIRONMENT, Traffic, alive, cpu_seconds, ended, kill, title, until
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,15 @@ def test_a_slot_that_is_scaled_away_finishes_its_request(cluster):
         until(lambda: "asked" in cluster.log("web.1") + cluster.log("web.2"))
         scaled(cluster, "web=0")
         assert b"slept" in client.makefile("rb").read()
+
+
+def test_scaling_loses_no_request(cluster):
+    """While slots come and go every request is answered."""
+    with Traffic(cluster) as traffic:
+        for count in (4, 1, 3, 1, 2):
+            scaled(cluster, f"web={count}")
+            until(lambda count=count: len(cluster.pids("web")) == count and cluster.is_ready())
+    assert (traffic.failed, traffic.served > 20) == ([], True)
 
 
 def test_faults_in_one_change_change_nothing(cluster):

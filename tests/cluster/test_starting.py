@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import sys
 
 import pytest
 
-from .cluster import alive, until
+from .cluster import alive, kill, until
 
 
 def test_in_the_background(prepare):
@@ -32,6 +33,29 @@ def test_in_the_background_it_keeps_no_descriptor(prepare):
     keeper = cluster.status()["keeper_pid"]
     assert os.getsid(keeper) == keeper
     cluster.stop()
+
+
+def test_a_start_outlives_its_first_master(prepare):
+    """A master that is killed before everything is ready does not make `bkd start -d` hang or lie."""
+    cluster = prepare(job={"target": "functions:notifying", "ready": "notify"})
+    command = cluster.popen("start", "-d")
+    first = until(lambda: cluster.answered() and cluster.worker("job.1")["pid"] and cluster.status()["master_pid"])
+    kill(first)
+    until(lambda: (status := cluster.answered()) and status["master_pid"] != first)
+    assert command.poll() is None
+    (cluster.folder / "open").touch()
+    assert command.wait(20) == 0
+    assert cluster.worker("job.1")["state"] == "ready"
+
+
+def test_an_interrupted_start(prepare):
+    """Ctrl-C while `bkd start -d` waits stops what it began: nothing is left running."""
+    cluster = prepare(job={"target": "functions:notifying", "ready": "notify"})
+    command = cluster.popen("start", "-d")
+    until(lambda: cluster.answered() and cluster.worker("job.1")["pid"])
+    kill(command.pid, signal.SIGINT)
+    assert command.wait(20) != 0
+    until(cluster.is_gone)
 
 
 @pytest.mark.parametrize("preload", ["auto", False])

@@ -190,7 +190,8 @@ def test_keeper_and_master_killed_together(launch):
     """With nobody left to serve for, workers serve on for `orphan_timeout`, then drain and go by themselves."""
     cluster = launch(app={"orphan_timeout": "1s"}, web={"app": "shop:app"}, ticker={"target": "functions:ticker"})
     keeper, master = cluster.process.pid, cluster.status()["master_pid"]
-    for pid in (keeper, master):
+    kill(keeper, signal.SIGSTOP)
+    for pid in (master, keeper):
         kill(pid)
     assert cluster.serves()
     until(lambda: not cluster.processes(), 20.0)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from .cluster import alive, ended, kill, until
+from .cluster import Traffic, alive, ended, kill, until
 
 
 def replace_master(cluster):
@@ -47,6 +47,28 @@ def test_the_workers_stay(cluster):
     until(cluster.is_gone)
 
 
+def test_no_request_is_lost(cluster):
+    """Whoever asks while the master is killed and replaced does not notice."""
+    with Traffic(cluster) as traffic:
+        replace_master(cluster)
+        until(cluster.is_ready)
+    assert (traffic.failed, traffic.served > 10) == ([], True)
+
+
+def test_everything_dies_but_the_keeper(cluster):
+    """Master, zygotes and workers killed together: all of it comes back, and nobody is charged for it."""
+    before = workers(cluster)
+    status = cluster.status()
+    helpers = [helper["pid"] for group in status["groups"] for helper in group["helpers"]]
+    for pid in (status["master_pid"], *helpers, *before):
+        kill(pid)
+    until(lambda: (now := cluster.answered()) and now["master_pid"] != status["master_pid"])
+    until(lambda: cluster.is_ready() and not set(workers(cluster)) & set(before))
+    assert cluster.serves()
+    assert {event["cause"] for event in cluster.events("worker-exited")} == {"killed from outside"}
+    assert cluster.events("breaker-opened") == []
+
+
 def test_again_and_again(cluster):
     """Three more masters in a row, the workers being the same; every epoch is in the events."""
     before = workers(cluster)
@@ -64,14 +86,16 @@ def test_commands_wait_for_the_next_master(cluster):
 
 
 def test_a_worker_that_dies_meanwhile(cluster):
-    """Whoever ends while no master is there is replaced by the next one."""
-    before = cluster.pids("web")
-    kill(cluster.status()["master_pid"])
-    kill(before[0])
-    until(lambda: cluster.answered())
-    until(cluster.is_ready)
-    now = cluster.pids("web")
-    assert (now[0] != before[0], now[1]) == (True, before[1])
+    """Whoever ends while no master is there is replaced by the next one, which knows how it ended."""
+    for name in ("web.1", "nap.1", "ticker.1"):
+        status = cluster.status()
+        pid = cluster.worker(name)["pid"]
+        kill(status["master_pid"])
+        kill(pid)
+        until(lambda status=status: (now := cluster.answered()) and now["master_pid"] != status["master_pid"])
+        until(lambda name=name, pid=pid: cluster.worker(name)["pid"] != pid and cluster.is_ready())
+        end = cluster.worker(name)["last_exit"]
+        assert (end["pid"], end["signal"], end["cause"]) == (pid, 9, "killed from outside")
 
 
 def test_what_an_operator_has_asked_for_stays(cluster):
