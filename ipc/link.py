@@ -2,9 +2,10 @@
 
 import os
 import select
-import socket
-import time
 from collections import deque
+from socket import AF_UNIX, SOCK_STREAM, recv_fds
+from socket import socket as Socket  # bound before an application can patch it
+from time import monotonic
 
 from .errors import DeadlineError, NotConnected, RefusedError
 from .frames import FrameReader, frame
@@ -14,7 +15,7 @@ from .message import Envelope, Hello, Message, Refused, Welcome, body, decode, e
 class Link:
     """Frames in both directions over one unix socket; descriptors that come along wait in `descriptors`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Socket) -> None:
         self.sock = sock
         self.descriptors: deque[int] = deque()
         self._reader = FrameReader()
@@ -23,7 +24,7 @@ class Link:
     @classmethod
     def connect(cls, path: str, hello: Hello, *, timeout: float) -> tuple["Link", Welcome]:
         """Connect and say hello. Raises NotConnected, RefusedError, DeadlineError."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = Socket(AF_UNIX, SOCK_STREAM)
         sock.settimeout(timeout)
         try:
             sock.connect(path)
@@ -36,7 +37,7 @@ class Link:
         link = cls(sock)
         try:
             link.send(hello)
-            return link, link._welcomed(time.monotonic() + timeout)
+            return link, link._welcomed(monotonic() + timeout)
         except BaseException:
             link.close()
             raise
@@ -75,7 +76,7 @@ class Link:
             os.close(self.descriptors.popleft())
 
     def _wait(self, deadline: float | None) -> None:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = None if deadline is None else max(0.0, deadline - monotonic())
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         if not poll.poll(None if left is None else left * 1000 + 1):
@@ -83,7 +84,7 @@ class Link:
 
     def _fill(self) -> None:
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(self.sock, 1 << 16, 64)
+            data, descriptors, _flags, _address = recv_fds(self.sock, 1 << 16, 64)
         except OSError as error:
             raise NotConnected(str(error)) from error
         self.descriptors.extend(descriptors)

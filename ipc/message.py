@@ -247,7 +247,7 @@ def decode(payload: bytes) -> Envelope:
     """The envelope of one frame; raises FrameError when it is none."""
     try:
         return _decode_envelope(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise FrameError(f"not a message: {error}") from error
 
 
@@ -255,5 +255,5 @@ def body(envelope: Envelope, kind: type[M]) -> M:
     """The typed body; raises FrameError when the data do not fit."""
     try:
         return msgspec.msgpack.decode(envelope.data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise FrameError(f"{envelope.op}: {error}") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise FrameError(f"{envelope.op[:80]}: {error}") from error

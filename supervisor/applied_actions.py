@@ -126,10 +126,6 @@ def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
 
 def _killed(cluster: Cluster, place: Place) -> Cluster:
     worker = place.worker
-    closing = cluster.closing
-    if closing is not None:
-        killed = (*closing.killed, f"{worker.slot} (pid {worker.pid})")
-        cluster = replace(cluster, closing=replace(closing, killed=killed))
     why = worker.ending.why if worker.ending else ""
     return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why))
 

@@ -26,6 +26,7 @@ class Balance:
         if group not in self._pages:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if fresh or not path.exists():
+                path.touch(mode=0o600)
                 path.write_bytes(bytes([NOT_SERVING]) * max(FEWEST, 2 * count))
             with path.open("r+b") as file:
                 self._pages[group] = mmap.mmap(file.fileno(), 0)

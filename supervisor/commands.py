@@ -127,7 +127,7 @@ class Commands:
         except Exception:  # noqa: BLE001 - whoever asked gets an answer
             logger.exception("{} failed", request.command.verb[:40])
             finished = Finished(1, err="bkd: this is a fault of bkd; the master's log has it\n")
-        if entry is None or entry.who > Role.VIEWER:
+        if who > Role.VIEWER and (entry is None or entry.who > Role.VIEWER):
             self._audit(request, "done" if finished.code == 0 else finished.err.strip() or f"exit code {finished.code}")
         request.finish(finished)
 
@@ -138,7 +138,8 @@ class Commands:
         except KeyError:
             user = ""
         command = request.command
-        self.master.tell(CommandGiven(command.verb[:40], command.arguments, peer.uid, peer.pid, user, outcome))
+        arguments = {str(name)[:40]: str(value)[:200] for name, value in list(command.arguments.items())[:20]}
+        self.master.tell(CommandGiven(command.verb[:40], arguments, peer.uid, peer.pid, user, outcome))
 
     # -- looking
 

@@ -26,6 +26,7 @@ class Context:
     listeners: dict[str, int] = field(default_factory=dict)
     blank: int = 0
     adopting: bool = False
+    remember: Callable[[], None] = lambda: None
     last_trace: str = ""
 
     @property

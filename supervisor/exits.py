@@ -36,6 +36,9 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         delay=_wait(slot, now),
         reason=worker.boot_error,
     )
+    if end.killed and cluster.closing is not None:
+        killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid})")
+        cluster = replace(cluster, closing=replace(cluster.closing, killed=killed))
     cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
     return _settled(cluster, place, slot, cause, now)
 
@@ -107,7 +110,7 @@ def _final_cause(place: Place, event: events.Exited) -> Cause:
 
 
 def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
-    killed = worker.ending is not None and worker.ending.step == Step.KILLED
+    killed = worker.ending is not None and worker.ending.step == Step.KILLED and code in (None, -9)
     since = worker.ready_at or worker.ordered
     return Exit(now, cause, code, worker.pid, worker.release, now - since, killed, worker.boot_error)
 

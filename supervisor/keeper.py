@@ -46,6 +46,7 @@ class Keeper:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
+        os.environ.pop("BKD_TREE", None)  # of a worker that started this cluster: ours carry marks of their own
         self.terminal = Terminal()
         self.told: deque[dict[str, Any]] = deque(maxlen=EXITS_REMEMBERED)
         self.listeners: dict[str, socket.socket] = {}

@@ -35,6 +35,7 @@ class KeeperLink:
         self._early: list[tuple[dict[str, Any], list[int]]] = []
         self._first: asyncio.Future[tuple[dict[str, Any], list[int]]] | None = None
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_late: Callable[[int, int], None] = lambda pid, start: None
         self._numbers = count(1)
         self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
 
@@ -113,6 +114,8 @@ class KeeperLink:
         else:
             for fd in descriptors:
                 os.close(fd)
+            if "pid" in event:
+                self.on_late(event["pid"], event["start"])
 
     def _happened(self, event: dict[str, Any], descriptors: list[int]) -> None:
         if self._first is not None and not self._first.done():

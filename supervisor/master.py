@@ -15,7 +15,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from loguru import logger
 from setproctitle import setproctitle
@@ -45,6 +45,7 @@ from .roles import admit_groups
 from .server import Server
 from .setup import Options, read_config, run_dir_of
 from .terminal import Terminal
+from .tree import Handle
 from .turns import Turns
 
 BACKLOG = 2048
@@ -97,7 +98,7 @@ class Master:
         self.over: asyncio.Future[int]
         self.announced = False
         self.memory = Memory(self.run_dir)
-        self.adopting = False
+        self.adopting = self._asked_to_stop = False
         self._saving: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -116,6 +117,7 @@ class Master:
     def _found(self, born: dict[str, Any], descriptors: list[int]) -> None:
         """Make the parts, new or as the last master left them; nothing is started yet."""
         self.keeper_pid = born["keeper"]
+        self.children = [(pid, start) for pid, start in born["children"]]
         self.keeper_start = start_time(self.keeper_pid)
         state = self.memory.recall(self.keeper_pid, self.keeper_start)
         cluster = self._remembered(state) if state is not None else self._fresh()
@@ -132,6 +134,7 @@ class Master:
             listeners=self.listeners.found,
             blank=born["blank"],
             adopting=self.adopting,
+            remember=self.remember,
         )
         self._compose()
 
@@ -152,6 +155,7 @@ class Master:
         self.hall = Hall(self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid)
         self.turns.changed = self._changed
         self.keeper.on_lost = self._keeper_lost
+        self.keeper.on_late = self._end_late
         setproctitle(f"bkd: {self.config.app.name} master")
 
     async def _claim(self) -> None:
@@ -188,14 +192,14 @@ class Master:
         self._dismiss_blank()
         if self.adopting:
             self._adoption = asyncio.get_running_loop().create_task(
-                Adoption(self.turns, self.context, self.registry, self.effects).run()
+                Adoption(self.turns, self.context, self.registry, self.effects, self.children).run()
             )
         self.remember()
         self.housekeeping.begin()
 
     def _log_to(self) -> None:
         logger.remove()
-        to = f"{self.run_dir}/log/bkd.log" if self.options.daemon else Terminal()
+        to = private_log(f"{self.run_dir}/log/bkd.log") if self.options.daemon else Terminal()
         colours = not self.options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
         as_json = self.config.log.format == "json"
         logger.add(to, format=banner.log_format(colours), level="INFO", serialize=as_json, colorize=colours)
@@ -276,12 +280,20 @@ class Master:
         elif event["event"] == "signal":
             self._signalled(event["number"])
 
+    def _end_late(self, pid: int, start: int) -> None:
+        """A spawn that was given up and happened all the same: somebody else has its place by now."""
+        handle = Handle.open(pid, start)
+        if handle is not None:
+            logger.warning("pid {} was started too late and is ended", pid)
+            handle.signal(signal.SIGKILL)
+            handle.close()
+
     def _signalled(self, number: int) -> None:
         name = STOP_SIGNALS.get(signal.Signals(number))
         if name is None:
             logger.warning("{} is not understood yet", signal.Signals(number).name)
             return
-        hasty = self.turns.cluster.closing is not None
+        hasty, self._asked_to_stop = self._asked_to_stop, True
         if not hasty and not self.options.daemon and self.options.tty:
             Terminal(1).write("\rstopping; Ctrl-C again kills at once\n")
         self.turns.post(events.StopAsked(name, hasty=hasty))
@@ -312,6 +324,12 @@ class Master:
             self.listeners.unlink()
         finally:
             self.over.set_result(code)
+
+
+def private_log(path: str) -> TextIO:
+    """The file, made for the owner and the group only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return os.fdopen(descriptor, "a", buffering=1)
 
 
 def slot_is_up(slot: Any) -> bool:

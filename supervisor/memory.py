@@ -4,6 +4,7 @@ It is of use only to a master of the same boot below the same keeper; anything e
 why it is not synced to the disk: it has to survive the master's death, not the machine's.
 """
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,10 @@ class Memory:
     def recall(self, keeper: int, keeper_start: int) -> State | None:
         """The state as the last master below this keeper left it, None when there is none to trust."""
         try:
+            about = self.path.lstat()
+            if about.st_uid != os.getuid() or about.st_mode & 0o077:
+                logger.error("{} is not this user's alone and is not used", self.path)
+                return None
             data = self.path.read_bytes()
             stamp = msgspec.msgpack.decode(data, type=_Stamp)
             if stamp != _Stamp(SCHEMA, boot_id(), keeper, keeper_start):
@@ -93,7 +98,9 @@ class Memory:
         """Replace the file. A disk that does not take it is told once; the cluster runs on."""
         draft = self.path.with_suffix(".new")
         try:
-            draft.write_bytes(msgspec.msgpack.encode(state))
+            draft.unlink(missing_ok=True)
+            with open(draft, "xb", opener=_private) as file:
+                file.write(msgspec.msgpack.encode(state))
             draft.replace(self.path)
             self._fault = ""
         except OSError as error:
@@ -107,6 +114,11 @@ class Memory:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             logger.error("{} cannot be removed: {}", self.path, error)
+
+
+def _private(path: str, flags: int) -> int:
+    """It holds the environment of programs and the tokens of workers."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]:

@@ -45,6 +45,7 @@ class Programs:
         deadline = time.monotonic() + settings.start_timeout
         try:
             notify = self._listen(process, notified)
+            self.context.remember()  # should the master die in this moment, the next one finds the program by its mark
             pid, start = await self._spawn(process, notify)
         except (KeeperError, BkdError) as error:
             self.ended(process)

@@ -95,7 +95,7 @@ class Server:
         refusal = self._check(connection, hello)
         answer: Message = Refused(refusal) if refusal else Welcome(VERSION, self.epoch, os.getpid())
         if refusal:
-            self.refusals[refusal] += 1
+            self.refusals["hello"] += 1
             connection.send(answer, re=envelope.id)
             connection.close()
             return
@@ -118,8 +118,8 @@ class Server:
         return ""
 
     def _tell(self, connection: Connection, fact: type[PeerRefused] | type[FrameRejected], why: str) -> None:
-        self.refusals[why] += 1
+        self.refusals[fact.__name__] += 1
         peer, now = connection.peer, asyncio.get_running_loop().time()
         if now - self._told.get(peer.uid, -1.0) >= 1.0:
             self._told[peer.uid] = now
-            self.journal.write(fact(uid=peer.uid, pid=peer.pid, why=why, count=self.refusals[why]))
+            self.journal.write(fact(uid=peer.uid, pid=peer.pid, why=why[:200], count=self.refusals[fact.__name__]))

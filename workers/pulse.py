@@ -11,8 +11,8 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Callable
+from time import monotonic, process_time, sleep  # bound before an application can patch them
 from typing import Any
 
 from setproctitle import setproctitle
@@ -51,7 +51,7 @@ class Probe:
         return lag
 
     def _mark(self) -> None:
-        self._ran = time.monotonic()
+        self._ran = monotonic()
 
 
 class Pulse:
@@ -118,7 +118,7 @@ class Pulse:
             except Exception:  # noqa: BLE001 - the heartbeat must not end by a fault of its own
                 _log.exception("%s: the heartbeat failed", self.slot)
             alone_since = self._alone(alone_since)
-            time.sleep(delay)
+            sleep(delay)
             delay = min(RETRY_CAP, delay * 2)
 
     def _let_boot(self) -> None:
@@ -145,11 +145,11 @@ class Pulse:
         poll = select.poll()
         poll.register(link.sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        beat = time.monotonic()
+        beat = monotonic()
         with contextlib.closing(link):
             while True:
                 self._tell_ready(link)
-                now = time.monotonic()
+                now = monotonic()
                 if now >= beat:
                     link.send(self._ping(now, overslept=now - beat > period + 1.0))
                     beat = now + period
@@ -169,7 +169,7 @@ class Pulse:
         lag = self._probe.lag(now, overslept=overslept) if self._probe else None
         rss = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
         return message.Ping(
-            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(time.process_time(), 3)
+            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(process_time(), 3)
         )
 
     def _obey(self, envelopes: list[Any]) -> None:
@@ -194,7 +194,7 @@ class Pulse:
         """No master; and when the keeper is gone as well for `orphan_timeout`, drain and exit."""
         if os.getppid() == self._load.keeper:
             return None
-        now = time.monotonic()
+        now = monotonic()
         since = now if since is None else since
         if now - since > self._load.orphan_timeout:
             self._asked_to_drain(message.Drain(last=True))
