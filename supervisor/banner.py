@@ -21,8 +21,14 @@ def text(config: Config, run_dir: str, keeper_pid: int, files: bool) -> str:
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         lines.append(f"  {cells}  {row[3]}".rstrip())
     logs = f"{run_dir}/log" if files else "this terminal"
-    lines.append(f"  logs in {logs}; look: `bkd status`, stop: Ctrl-C or `bkd stop`")
+    option = socket_option(config, run_dir)
+    lines.append(f"  logs in {logs}; look: `bkd status{option}`, stop: Ctrl-C or `bkd stop{option}`")
     return "\n".join(lines)
+
+
+def socket_option(config: Config, run_dir: str) -> str:
+    """What a command needs to find a cluster that has no file."""
+    return "" if config.path else f" --socket {run_dir}/control.sock"
 
 
 def what(group: GroupSection) -> str:

@@ -158,6 +158,8 @@ class Keeper:
         if self.code is not None:
             return
         if not self.up:
+            if os.WIFSIGNALED(status):
+                self.terminal.write(f"bkd: the master ended while it was starting ({_ending(status)})\n")
             self._leave(os.waitstatus_to_exitcode(status))
             return
         self.untold = deque((e for e in self.untold if e["event"] != "born" and "re" not in e), EVENTS_KEPT)

@@ -167,7 +167,8 @@ class Master:
             if holder is None:
                 raise StartError(f"{self.run_dir}/lock: {error}") from error
             name = self.config.app.name
-            raise StartError(f"{name} is already running (pid {holder}); stop it with `bkd stop`") from error
+            how = f"bkd stop{banner.socket_option(self.config, self.run_dir)}"
+            raise StartError(f"{name} is already running (pid {holder}); stop it with `{how}`") from error
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
         server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)

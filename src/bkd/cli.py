@@ -3,6 +3,7 @@
 `bkd start` becomes the keeper and `bkd status` asks one question: neither loads click. Everything else does.
 """
 
+import _signal  # the signal module loads enum, which costs as much as the whole of `bkd status`
 import os
 import sys
 
@@ -11,6 +12,7 @@ SIMPLE_START = {"-d": "daemon", "--daemon": "daemon"}
 
 def main() -> int:
     """Entry point of the console script; returns the exit code."""
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback for a Ctrl-C before there is anything to stop
     _open_standard_streams()
     arguments = sys.argv[1:]
     if arguments[:1] == ["start"]:
