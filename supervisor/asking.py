@@ -23,8 +23,8 @@ def ask(
     """Give one command and print what comes back; errors are one line on standard error."""
     try:
         client = Client(find_socket(config, sock))
-        code, out, err = client.run(verb, arguments, render=render, progress=_show, limit=limit)
-        _show(out, err)
+        code, out, err = client.run(verb, arguments, render=render, progress=show, limit=limit)
+        show(out, err)
     except BkdError as error:
         return say(error)
     return code
@@ -38,7 +38,8 @@ def say(error: BkdError) -> int:
     return USAGE if isinstance(error, (NoConfig, NoRunDir)) or hasattr(error, "faults") else 1
 
 
-def _show(out: str, err: str) -> None:
+def show(out: str, err: str) -> None:
+    """Print what a command answers; raises BkdError when that is impossible."""
     try:
         sys.stdout.write(out)
         sys.stdout.flush()

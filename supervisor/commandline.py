@@ -13,11 +13,10 @@ import click
 
 from .. import __version__
 from ..ipc.errors import BkdError
-from . import places
+from . import places, stopping
 from .asking import ask, say
 from .client import NotRunning, find_socket
 
-STOP_LIMIT = None
 CLEAR = "\x1b[H\x1b[J"
 
 
@@ -103,29 +102,7 @@ def status(as_json: bool, watch: bool, config: str | None, sock: str | None) -> 
 @_located
 def stop(config: str | None, sock: str | None) -> int:
     """Drain and stop; exits when the last process is gone: 0 drained, 3 something was killed, 1 something survived."""
-    path = find_socket(config, sock)
-    keeper = _keeper(path)
-    code = ask("stop", {}, sock=path, limit=STOP_LIMIT)
-    return code if _gone(keeper) else 1
-
-
-def _keeper(socket_path: str) -> int:
-    """A pidfd of the keeper, from its lock; -1 when there is none."""
-    try:
-        with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:
-            return os.pidfd_open(int(lock.read()))
-    except (OSError, ValueError):
-        return -1
-
-
-def _gone(pidfd: int) -> bool:
-    import select
-
-    poll = select.poll()
-    if pidfd < 0:
-        return True
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(10_000))
+    return stopping.stop(find_socket(config, sock))
 
 
 @cli.command()

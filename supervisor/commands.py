@@ -12,7 +12,7 @@ from loguru import logger
 
 from ..ipc.errors import BkdError
 from ..ipc.message import Command, Finished, Progress
-from . import events, status
+from . import events, limits, status
 from .cluster import Cluster, Worker
 from .config.schema import Config
 from .connection import Connection
@@ -24,6 +24,7 @@ from .turns import Turns
 
 MOST_WORKERS = 10_000
 USAGE = 2
+SIGN_OF_LIFE = 5.0
 
 
 class UsageError(BkdError):
@@ -44,6 +45,10 @@ class Request:
     def progress(self, text: str) -> None:
         """A line for the terminal while the command goes on."""
         self.connection.send(Progress(err=f"{text}\n"), re=self.number)
+
+    def sign_of_life(self) -> None:
+        """Nothing to say, but the master is there."""
+        self.connection.send(Progress(), re=self.number)
 
     def finish(self, finished: Finished) -> None:
         """The end."""
@@ -157,7 +162,11 @@ class Commands:
             self._over = asyncio.get_running_loop().create_future()
         self._stopping.append(request)
         self.master.turns.post(events.StopAsked("bkd stop"))
-        return await asyncio.shield(self._over)
+        while True:
+            try:
+                return await asyncio.wait_for(asyncio.shield(self._over), SIGN_OF_LIFE)
+            except TimeoutError:
+                request.sign_of_life()
 
     def told(self, fact: Fact) -> None:
         """Something happened: whoever waits for the stop sees it."""
@@ -181,6 +190,10 @@ class Commands:
         changes = [self._change(name, text) for name, text in request.arguments.items()]
         if not changes:
             raise UsageError("which group, and how many? For example: web=4, or jobs=+2")
+        wanted = {name: new for name, _, new in changes}
+        missing = limits.too_few(sum(wanted.get(g.name, g.count) for g in self._cluster.groups.values()))
+        if missing:
+            raise BkdError(missing)
         lines = []
         for name, old, new in changes:
             self.master.turns.post(events.Scaled(name, new))

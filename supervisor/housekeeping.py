@@ -14,7 +14,8 @@ from .effects import Effects
 from .keeperlink import KeeperError
 from .registry import Registry
 
-ROTATION_PERIOD = 15.0
+ROTATION_LOOK = 2.0
+ROTATION_ALL = 8
 ROTATION_PAUSE = 0.05
 ORPHAN_PERIOD = 0.1
 VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.argv[1:]))"
@@ -55,10 +56,13 @@ class Housekeeping:
 
     async def _rotate_for_ever(self) -> None:
         log = self.context.config.log
+        looks = 0
         while log.rotate:
-            await asyncio.sleep(ROTATION_PERIOD)
+            await asyncio.sleep(ROTATION_LOOK)
+            looks += 1
             for path in self._logs():
-                await self._rotate(path, log.rotate, log.keep)
+                if looks % ROTATION_ALL == 0 or _size(path) >= log.rotate:
+                    await self._rotate(path, log.rotate, log.keep)
 
     def _logs(self) -> list[Path]:
         """Every file that is there, and every one that is being written to: it may have been moved away."""
@@ -94,3 +98,10 @@ class Housekeeping:
             for process in [*self.registry.workers.values()]:
                 if process.handle is not None and not process.handle.alive() and process.pid:
                     self.effects.ended(process.pid, None)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

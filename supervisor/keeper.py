@@ -30,6 +30,7 @@ from .terminal import Terminal
 PACKET = 1 << 18
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 BLANK_ENV = {"BKD_TREE": "0" * 16, "SPT_NOENV": "1"}
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EVENTS_KEPT = 10_000
 EXITS_REMEMBERED = 200
 NO_ROOM = 1.0
@@ -61,6 +62,7 @@ class Keeper:
         self.born_at = 0.0
         self.restart_at: float | None = None
         self.code: int | None = None
+        self.asked = 0
         self.leave_by = 0.0
         self.wake_in, self.wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -146,6 +148,8 @@ class Keeper:
             "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],
             "listeners": names,
         }
+        if self.asked:  # its predecessor may have died of the same signal, before it heard of it
+            self.untold.append({"event": "signal", "number": self.asked})
         self.untold.extendleft(reversed(self.told))
         self.told.clear()
         self.untold.appendleft({**born, "descriptors": [self.listeners[name].fileno() for name in names]})
@@ -234,6 +238,8 @@ class Keeper:
     def _hear_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self.wake_in, 4096):
+                if number in ENDING:
+                    self.asked = number
                 if number in FORWARDED:
                     self.untold.append({"event": "signal", "number": number})
 

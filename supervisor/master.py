@@ -22,7 +22,7 @@ from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
 from ..ipc.processes import redirect, start_time
-from . import banner, events
+from . import banner, events, limits
 from .adoption import Adoption
 from .cluster import Cluster, Phase, founded
 from .commands import Commands
@@ -60,9 +60,16 @@ class StartError(BkdError):
 
 def main() -> None:
     """Entry point of the process that the keeper spawns."""
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # the keeper's word counts, also when all are signalled
+        signal.signal(number, signal.SIG_IGN)
     options = Options(**json.loads(sys.argv[1]))
     setproctitle("bkd: master")
     try:
+        limits.raise_files()
         config = read_config(options)
         code = asyncio.run(Master(options, config).run())
     except ConfigError as error:
@@ -98,7 +105,7 @@ class Master:
         self.over: asyncio.Future[int]
         self.announced = False
         self.memory = Memory(self.run_dir)
-        self.adopting = self._asked_to_stop = False
+        self.adopting = self._asked_to_stop = self._closing_kept = False
         self._saving: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -160,6 +167,10 @@ class Master:
 
     async def _claim(self) -> None:
         """The run directory and every address are ours before anything is started."""
+        slots = sum(group.count for group in self.config.workers.values())
+        missing = limits.too_few(slots)
+        if missing:
+            raise StartError(missing)
         try:
             await self.keeper.order("lock", path=f"{self.run_dir}/lock")
         except KeeperError as error:
@@ -228,6 +239,9 @@ class Master:
 
     def _changed(self) -> None:
         """Called after every turn."""
+        if self.turns.cluster.closing is not None and not self._closing_kept:
+            self._closing_kept = True
+            self.remember()
         if self._saving is None:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY, self.remember)
         if self.options.daemon and not self.announced:
@@ -291,6 +305,8 @@ class Master:
 
     def _signalled(self, number: int) -> None:
         name = STOP_SIGNALS.get(signal.Signals(number))
+        if number == signal.SIGHUP and self.options.tty:
+            name = "the terminal was closed"
         if name is None:
             logger.warning("{} is not understood yet", signal.Signals(number).name)
             return

@@ -52,8 +52,11 @@ class Terminal:
 def _unblocked(descriptor: int) -> int | socket.socket:
     """O_NONBLOCK belongs to the open file, which others share: so it is opened once more where that is possible."""
     try:
-        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISSOCK(mode):
             return socket.socket(fileno=os.dup(descriptor))
+        if stat.S_ISREG(mode):
+            return descriptor  # never blocks, and its offset is everybody's
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(f"/proc/self/fd/{descriptor}", flags)
     except OSError:

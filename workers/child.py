@@ -20,7 +20,7 @@ from .marker import mark
 from .pulse import Pulse
 from .supervision import Supervision
 
-THREADS_END = 2.0
+PATIENCE = 2.0
 Serve = Callable[[list[socket.socket], Supervision, int], int]
 
 
@@ -83,12 +83,13 @@ def _exit_code(end: SystemExit) -> int:
 def _end(code: int) -> NoReturn:
     """The interpreter's own end without tearing down the heap, which would copy every page shared with the zygote.
 
-    Threads that are no daemons have THREADS_END seconds, and only when the work ended well: one may run for ever.
+    Threads that are no daemons are waited for, but only when the work ended well, and until SIGTERM: that comes when
+    `drain` is over.
     """
     try:
-        for number in (signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, lambda _number, _frame: os._exit(code))
-        signal.setitimer(signal.ITIMER_REAL, THREADS_END)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(code))
+        signal.signal(signal.SIGALRM, lambda _number, _frame: _name_threads())
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         if code == 0:
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -98,3 +99,13 @@ def _end(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _name_threads() -> None:
+    """Why this process is still there, in its log."""
+    main = threading.main_thread()
+    names = [thread.name for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    if names:
+        text = f"bkd: the work is done; waiting for threads that are no daemons: {', '.join(names)}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="replace"))

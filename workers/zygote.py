@@ -7,6 +7,7 @@ Single-threaded; it serves nothing and sends no heartbeats. The same program bec
 import contextlib
 import gc
 import os
+import signal
 import socket
 import stat
 import sys
@@ -60,6 +61,7 @@ class Birth(msgspec.Struct):
 def main() -> None:
     """Entry point of a blank process: wait to be born, then serve the master until it goes."""
     setproctitle("bkd: blank")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the master ends a zygote; workers set it back
     os.environ.pop("SPT_NOENV", None)
     parent = os.getppid()
     if "warm" in sys.argv:
@@ -127,6 +129,8 @@ class Zygote:
         self.listeners = [socket.socket(fileno=fd) for fd in self.link.descriptors]
         self.link.descriptors.clear()
         redirect(self.load.log)
+        if self.load.solo:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} loading")
         started = time.monotonic()
         try:

@@ -1,0 +1,21 @@
+"""How many files the master may have open: two or three for every worker."""
+
+import resource
+
+FOR_ITSELF = 64
+FOR_A_WORKER = 3
+
+
+def raise_files() -> None:
+    """Up to the hard limit; for the master alone: workers are the keeper's children and keep what they were given."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def too_few(slots: int) -> str:
+    """What to do when so many slots need more open files than there may be; "" when they do not."""
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FOR_ITSELF + FOR_A_WORKER * slots
+    if limit == resource.RLIM_INFINITY or needed <= limit:
+        return ""
+    return f"{slots} workers need {needed} open files, and the limit is {limit}: raise it (ulimit -Hn, LimitNOFILE=)"
