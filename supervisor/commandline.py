@@ -4,6 +4,7 @@
 """
 
 import os
+import signal as signals
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class Usage(click.ClickException):
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
+    signals.signal(signals.SIGINT, signals.default_int_handler)
     try:
         result = cli.main(arguments, prog_name="bkd", standalone_mode=False)
     except click.exceptions.Abort:
