@@ -11,6 +11,8 @@ from .errors import DeadlineError, NotConnected, RefusedError
 from .frames import FrameReader, frame
 from .message import Envelope, Hello, Message, Refused, Welcome, body, decode, encode
 
+MOST_DESCRIPTORS = 253  # SCM_MAX_FD
+
 
 class Link:
     """Frames in both directions over one unix socket; descriptors that come along wait in `descriptors`."""
@@ -84,7 +86,7 @@ class Link:
 
     def _fill(self) -> None:
         try:
-            data, descriptors, _flags, _address = recv_fds(self.sock, 1 << 16, 64)
+            data, descriptors, _flags, _address = recv_fds(self.sock, 1 << 16, MOST_DESCRIPTORS)
         except OSError as error:
             raise NotConnected(str(error)) from error
         self.descriptors.extend(descriptors)

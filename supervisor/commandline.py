@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        command = f" {arguments[0]}" if arguments and arguments[0] in cli.commands else ""
+        sys.stderr.write(f"bkd: {error.format_message()} (see bkd{command} --help)\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -157,7 +158,9 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, config: str | None, s
     folder = os.path.join(_run_dir(config, sock), "log")
     found = logfiles.log_names(folder, names)
     if not found and not follow:
-        raise click.ClickException(f'nothing in {folder}: with [log] mode = "inherit" it is in bkd\'s own output')
+        who = " and ".join(names) or "nobody"
+        hint = 'with [log] mode = "inherit" it is in bkd\'s own output'
+        raise BkdError(f"{who} has printed nothing into {folder}; {hint}")
     width = max((len(name) for name in found), default=8)
     source = logfiles.follow(folder, names, lines=lines) if follow else logfiles.tail(folder, names, lines)
     for name, line in source:

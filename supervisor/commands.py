@@ -197,6 +197,7 @@ class Commands:
         lines = []
         for name, old, new in changes:
             self.master.turns.post(events.Scaled(name, new))
+            self.master.turns.now()
             lines.append(f"{name}: {old} -> {new}\n")
         return Finished(out="".join(lines))
 

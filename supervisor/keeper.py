@@ -207,7 +207,7 @@ class Keeper:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno != errno.EMSGSIZE:
+                if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
                     return  # the master is gone: its death is reaped in a moment, and the event stays untold
                 self.terminal.write(f"bkd: cannot tell the master of {event['event']}: {error.strerror}\n")
             told = self.untold.popleft()

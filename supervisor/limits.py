@@ -1,7 +1,11 @@
-"""How many files the master may have open: two or three for every worker."""
+"""What there may be at most: open files (the master has two or three for every worker), addresses."""
 
 import resource
 
+from .config.faults import Fault
+from .config.schema import Config
+
+MOST_ADDRESSES = 200  # descriptors travel in one message, which takes 253 (unix(7), SCM_RIGHTS)
 FOR_ITSELF = 64
 FOR_A_WORKER = 3
 
@@ -19,3 +23,11 @@ def too_few(slots: int) -> str:
     if limit == resource.RLIM_INFINITY or needed <= limit:
         return ""
     return f"{slots} workers need {needed} open files, and the limit is {limit}: raise it (ulimit -Hn, LimitNOFILE=)"
+
+
+def too_many_addresses(config: Config) -> list[Fault]:
+    """The fault of a configuration that listens on more addresses than can be handed on."""
+    count = sum(len(group.bind) for group in config.workers.values())
+    return (
+        [Fault("workers", f"at most {MOST_ADDRESSES} addresses in all", str(count))] if count > MOST_ADDRESSES else []
+    )

@@ -8,6 +8,7 @@ from . import places
 from .config.faults import ConfigError
 from .config.load import for_run, load
 from .config.schema import Config
+from .limits import too_many_addresses
 from .notyet import refused
 
 
@@ -42,7 +43,7 @@ def read_config(options: Options) -> Config:
     if options.target:
         return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
     config = load(options.config, os.environ, hostname=hostname)
-    faults = refused(config)
+    faults = refused(config) + too_many_addresses(config)
     if faults:
         raise ConfigError(os.path.basename(options.config), faults)
     return config

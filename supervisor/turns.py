@@ -39,6 +39,11 @@ class Turns:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._turn)
 
+    def now(self) -> None:
+        """Take up what was posted before the next one is asked what there is."""
+        if self._events:
+            self._turn()
+
     def begin(self) -> None:
         """The first turn."""
         self._turn()
@@ -48,19 +53,22 @@ class Turns:
         now = time.monotonic()
         if now > self._wake + LATE:
             self._events.append(Overslept(now - self._wake))
+        moved = bool(self._events)
         for _ in range(ROUNDS):
             while self._events:
                 self.cluster = apply(self.cluster, self._events.popleft(), now)
             plan = reconcile(self.cluster, now)
             if not plan.actions:
                 break
+            moved = True
             for action in plan.actions:
                 self.cluster = apply(self.cluster, Taken(action), now)
                 self._report()
                 self._perform(action)
         self._report()
         self._sleep(now if plan.actions else plan.wake)
-        self.changed()
+        if moved:
+            self.changed()
 
     def _report(self) -> None:
         news = self.cluster.news
