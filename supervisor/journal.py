@@ -51,7 +51,7 @@ class Journal:
                 self._append(_line(Dropped(count=self._unsaid)))
                 self._unsaid = 0
             self._append(_line(fact))
-        except OSError as error:
+        except (OSError, UnicodeError, TypeError) as error:  # a name that is no UTF-8 is no reason to stop the master
             self.lost += 1
             self._unsaid += 1
             self.fault = str(error)

@@ -33,6 +33,7 @@ BLANK_ENV = {"BKD_TREE": "0" * 16, "SPT_NOENV": "1"}
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EVENTS_KEPT = 10_000
 EXITS_REMEMBERED = 200
+HOPELESS = 3
 NO_ROOM = 1.0
 LEAVING = 1.5
 LOOK = 0.02
@@ -168,10 +169,21 @@ class Keeper:
             return
         self.untold = deque((e for e in self.untold if e["event"] != "born" and "re" not in e), EVENTS_KEPT)
         lived = time.monotonic() - self.born_at
+        if self.asked and self.starts > HOPELESS and lived < 10.0:
+            self._end_everything()
+            return
         self.starts = 1 if lived > 10.0 else self.starts
         delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
         self.restart_at = time.monotonic() + delay
         self.terminal.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
+
+    def _end_everything(self) -> None:
+        """Somebody wants the cluster to stop, and no master lives long enough to do it in order."""
+        self.terminal.write("bkd: the master does not come up; everything is ended\n")
+        for pid in spawning.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        self._leave(1)
 
     def _leave(self, code: int) -> None:
         """The master never came up: nothing of the cluster stays behind."""

@@ -191,7 +191,6 @@ class Master:
 
     def _begin(self) -> None:
         self._log_to()
-        self.keeper.tell("up")
         if not self.adopting:
             self.tell(ClusterStarted(app=self.config.app.name, config=self.config.path))
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
@@ -208,6 +207,7 @@ class Master:
             )
         self.remember()
         self.housekeeping.begin()
+        self.keeper.tell("up")
 
     def _log_to(self) -> None:
         logger.remove()

@@ -37,6 +37,8 @@ def find_config(option: str | None, environ: "Mapping[str, str]") -> str:
     Raises NoConfig.
     """
     named = option or environ.get("BKD_CONFIG")
+    if not here(environ).isprintable() or (named and not named.isprintable()):
+        raise NoConfig("the path to bkd.toml must be printable UTF-8: move the project to another folder")
     if named:
         path = absolute(named, environ)
         if not os.path.isfile(path):
