@@ -67,6 +67,10 @@ class Link:
     def pending(self) -> list[Envelope]:
         """What can be had without waiting, after the caller found the socket readable."""
         self._fill()
+        return self.waiting()
+
+    def waiting(self) -> list[Envelope]:
+        """What came along with earlier messages: the socket will not be readable for it."""
         messages = list(self._inbox)
         self._inbox.clear()
         return messages

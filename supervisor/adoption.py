@@ -6,7 +6,7 @@ import time
 from loguru import logger
 
 from . import events, procfs
-from .cluster import Phase
+from .cluster import Phase, Step
 from .context import Context
 from .effects import Effects
 from .registry import Process, Registry
@@ -31,6 +31,7 @@ class Adoption:
     async def run(self) -> None:
         """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
         self._recognize()
+        self._ask_again()
         self.turns.post(events.Adopted())
         self._adopt_programs()
         await asyncio.sleep(EXITS_HEARD)
@@ -47,6 +48,13 @@ class Adoption:
             process = unborn.get(_mark(pid))
             if process is not None:
                 self.effects.loaders.spawned(process.worker, pid, start)
+
+    def _ask_again(self) -> None:
+        """Whether a drain order of the last master was read, nobody knows."""
+        for _, _, worker in self.turns.cluster.workers():
+            process = self.registry.workers.get(worker.id)
+            if process is not None and worker.ending is not None and worker.ending.step == Step.ASKED:
+                process.asked = True
 
     def _processes(self) -> list[Process]:
         found = (self.registry.workers.get(number) for number in self.remembered)

@@ -124,11 +124,15 @@ class Effects:
         settings = self.context.settings(process.group)
         if settings.kind == "command":
             self._signal(process, signal.Signals[f"SIG{settings.stop_signal.removeprefix('SIG')}"])
-        elif process.connection is not None and process.connection.is_open:
-            self.balance.gone(process.group, process.slot)
-            process.connection.send(Drain(last=self.context.is_last(process.worker)))
         else:
-            self._signal(process, signal.SIGTERM)
+            self.balance.gone(process.group, process.slot)
+            process.asked = True
+            self.ask_again(process)
+
+    def ask_again(self, process: Process) -> None:
+        """The drain order, now or as soon as the worker has found this master; it is obeyed once."""
+        if process.asked and process.connection is not None:
+            process.connection.send(Drain(last=self.context.is_last(process.worker)))
 
     def _terminate(self, action: actions.Terminate) -> None:
         process = self.registry.workers.get(action.worker)

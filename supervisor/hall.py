@@ -24,9 +24,10 @@ class Hall:
         commands: Commands,
         post: Callable[[events.Event], None],
         keeper_pid: int,
+        ask_again: Callable[[Process], None],
     ) -> None:
         self.registry, self.loaders, self.commands = registry, loaders, commands
-        self.post, self.keeper_pid = post, keeper_pid
+        self.post, self.keeper_pid, self.ask_again = post, keeper_pid, ask_again
 
     def admit(self, connection: Connection, hello: Hello) -> str:
         """A worker or zygote says hello with the token of its spawn."""
@@ -57,6 +58,7 @@ class Hall:
         connection.worker = process.worker
         process.connection = connection
         self.loaders.spawned(process.worker, hello.pid, hello.start)
+        self.ask_again(process)
         if hello.ready:
             self.post(events.BecameReady(process.worker))
 

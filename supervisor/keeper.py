@@ -149,7 +149,8 @@ class Keeper:
             "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],
             "listeners": names,
         }
-        if self.asked:  # its predecessor may have died of the same signal, before it heard of it
+        waiting = any(event["event"] == "signal" and event["number"] in ENDING for event in self.untold)
+        if self.asked and not waiting:  # its predecessor may have died before it heard of it
             self.untold.append({"event": "signal", "number": self.asked})
         self.untold.extendleft(reversed(self.told))
         self.told.clear()
@@ -169,10 +170,10 @@ class Keeper:
             return
         self.untold = deque((e for e in self.untold if e["event"] != "born" and "re" not in e), EVENTS_KEPT)
         lived = time.monotonic() - self.born_at
-        if self.asked and self.starts > HOPELESS and lived < 10.0:
+        if self.asked and self.starts > HOPELESS and lived < 15.0:
             self._end_everything()
             return
-        self.starts = 1 if lived > 10.0 else self.starts
+        self.starts = 1 if lived > 15.0 else self.starts
         delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
         self.restart_at = time.monotonic() + delay
         self.terminal.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")

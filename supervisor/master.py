@@ -159,7 +159,9 @@ class Master:
         self.effects = Effects(self.context, self.registry)
         self.effects.leaving = self._leave
         self.commands = Commands(self)
-        self.hall = Hall(self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid)
+        self.hall = Hall(
+            self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid, self.effects.ask_again
+        )
         self.turns.changed = self._changed
         self.keeper.on_lost = self._keeper_lost
         self.keeper.on_late = self._end_late
@@ -267,6 +269,7 @@ class Master:
             self.turns.post(events.StopAsked(why, code=1))
         elif all(slot_is_up(slot) for _, slot in cluster.slots()):
             self.announced = True
+            self.remember()
             self._say_start("", 0)
 
     def _say_start(self, text: str, code: int) -> None:

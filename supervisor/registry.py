@@ -11,7 +11,7 @@ EARLY = 1000
 
 @dataclass
 class Process:
-    """A worker's process as the shell knows it. `tree` marks its descendants' environment."""
+    """A worker's process as the shell knows it. `tree` marks its descendants' environment; `asked`: it is to drain."""
 
     worker: int
     group: str
@@ -24,6 +24,7 @@ class Process:
     handle: Handle | None = None
     connection: Connection | None = None
     log: str = ""
+    asked: bool = False
     log_offset: int = 0
 
 

@@ -16,39 +16,38 @@ AGAIN = 0.2
 
 def stop(socket_path: str) -> int:
     """The exit code: 0 all drained, 3 something was killed, 1 something survived or nobody could tell."""
-    keeper = _keeper(socket_path)
-    silent_since = time.monotonic()
+    pid, keeper = _keeper(socket_path)
+    broken_since = None
     while True:
         try:
-            code = _ask(socket_path)
-            return code if _gone(keeper, LAST_STEP) else _stuck(socket_path)
+            client = Client(socket_path)
+            broken_since = None
+            code = _ask(client)
+            return code if _gone(keeper, LAST_STEP) else _stuck(pid)
         except BkdError as error:
             if keeper < 0 or _gone(keeper, AGAIN):
                 return say(error)
-            if time.monotonic() - silent_since > MASTERLESS:
+            broken_since = broken_since or time.monotonic()
+            if time.monotonic() - broken_since > MASTERLESS:
                 say(error)
-                return _stuck(socket_path)
+                return _stuck(pid)
             time.sleep(AGAIN)
 
 
-def _ask(socket_path: str) -> int:
-    client = Client(socket_path)
+def _ask(client: Client) -> int:
     code, out, err = client.run("stop", {}, render="text", progress=show, limit=ANSWER_LIMIT)
     show(out, err)
     return code
 
 
-def _keeper(socket_path: str) -> int:
-    """A pidfd of the keeper, by the pid in its lock; -1 when there is none."""
+def _keeper(socket_path: str) -> tuple[int, int]:
+    """Pid and pidfd of the keeper, by its lock; -1 when there is none."""
     try:
-        return os.pidfd_open(_keeper_pid(socket_path))
+        with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:
+            pid = int(lock.read())
+        return pid, os.pidfd_open(pid)
     except (OSError, ValueError):
-        return -1
-
-
-def _keeper_pid(socket_path: str) -> int:
-    with open(os.path.join(os.path.dirname(socket_path), "lock")) as lock:
-        return int(lock.read())
+        return -1, -1
 
 
 def _gone(pidfd: int, limit: float) -> bool:
@@ -59,6 +58,6 @@ def _gone(pidfd: int, limit: float) -> bool:
     return bool(poll.poll(limit * 1000))
 
 
-def _stuck(socket_path: str) -> int:
-    sys.stderr.write(f"bkd: the cluster does not end; `kill -9 {_keeper_pid(socket_path)}` takes its keeper away\n")
+def _stuck(keeper: int) -> int:
+    sys.stderr.write(f"bkd: the cluster does not end; look at `bkd events`; its keeper is pid {keeper}\n")
     return 1

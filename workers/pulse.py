@@ -147,6 +147,7 @@ class Pulse:
         poll.register(self._wake, select.POLLIN)
         beat = monotonic()
         with contextlib.closing(link):
+            self._obey(link.waiting())
             while True:
                 self._tell_ready(link)
                 now = monotonic()

@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-LONGEST_TRACE = 64 << 10
+LONGEST_TRACE = 16 << 10
 LONGEST_LINE = 500
 _OURS = str(Path(__file__).resolve().parent)
 _IMPORTLIB = str(Path(importlib.__file__).parent)

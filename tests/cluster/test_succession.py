@@ -1,5 +1,6 @@
 """`kill -9` of the master drops nothing: the keeper starts another one, and that one takes over what there is."""
 
+import signal
 import sys
 
 import pytest
@@ -155,3 +156,25 @@ def test_a_stop_that_lost_its_master(launch):
         assert cluster.stop().returncode in (3, 4)
     until(cluster.is_gone)
     assert not alive(pid)
+
+
+def test_a_stop_right_behind_the_death(cluster):
+    """Master killed and TERM to the keeper at once: the request in flight is answered, everybody drains, exit 0."""
+    with cluster.send("/sleep?2") as client:
+        until(lambda: "asked" in cluster.log("web.1") + cluster.log("web.2"))
+        kill(cluster.status()["master_pid"])
+        kill(cluster.process.pid, signal.SIGTERM)
+        assert b"slept" in client.makefile("rb").read()
+    assert cluster.exit_code() == 0
+    until(cluster.is_gone)
+
+
+def test_a_signal_without_a_master_counts_once(cluster):
+    """TERM while no master is there is one TERM for the next one: it drains, and kills nobody."""
+    master = cluster.status()["master_pid"]
+    kill(cluster.process.pid, signal.SIGSTOP)
+    kill(master)
+    kill(cluster.process.pid, signal.SIGTERM)
+    kill(cluster.process.pid, signal.SIGCONT)
+    assert cluster.exit_code() == 0
+    until(cluster.is_gone)
