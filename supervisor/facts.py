@@ -215,7 +215,7 @@ class WorkerLate(Process, frozen=True):
 
 
 class WorkerHung(Process, frozen=True):
-    line = "{slot} hung ({verdict}): no progress for {age} (pid {pid}); it is replaced, see `bkd why {slot}`"
+    line = "{slot} hung ({verdict}): no progress for {age} (pid {pid}); it is replaced"
     severity = "error"
     verdict: str
     age: float
@@ -262,7 +262,7 @@ class WorkerExited(Process, frozen=True):
 
 
 class EvidenceTaken(Process, frozen=True):
-    line = "{slot}: evidence of pid {pid} taken, see `bkd why {slot}`"
+    line = "{slot}: evidence of pid {pid} taken"
     path: str = ""
 
 
