@@ -98,11 +98,6 @@ class ClusterStarted(Fact, frozen=True):
     config: str = ""
 
 
-class ClusterStopping(Fact, frozen=True):
-    line = "stopping: {why}"
-    why: str
-
-
 class ClusterStopped(Fact, frozen=True):
     """The last process is gone; `code` is the exit code of `bkd start`."""
 
@@ -165,30 +160,6 @@ class ReleaseDropped(Release, frozen=True):
 class PreloadOff(Group, frozen=True):
     line = "{group}: preload is off, workers import the application themselves: {why}"
     severity = "warning"
-    why: str
-
-
-class RollStarted(Group, frozen=True):
-    line = "{group}: rolling from release {old} to {new}"
-    old: int
-    new: int
-
-
-class RollMoved(Release, frozen=True):
-    line = "{group}: release {release} {phase}, {done} of {count} slots are new"
-    phase: str
-    done: int
-    count: int
-
-
-class RollDone(Release, frozen=True):
-    line = "{group}: release {release} is in place after {seconds}"
-    seconds: float
-
-
-class RollAborted(Release, frozen=True):
-    line = "{group}: release {release} given up: {why}"
-    severity = "error"
     why: str
 
 
@@ -261,21 +232,9 @@ class WorkerExited(Process, frozen=True):
         return f"; next try in {span(self.delay)}" if self.delay else "; started again at once"
 
 
-class EvidenceTaken(Process, frozen=True):
-    line = "{slot}: evidence of pid {pid} taken"
-    path: str = ""
-
-
 class Survivor(Process, frozen=True):
     line = "pid {pid} of {slot} survived SIGKILL"
     severity = "error"
-
-
-class Backoff(Slot, frozen=True):
-    line = "{slot} waits {delay} before it is tried again ({deaths} deaths)"
-    severity = "warning"
-    delay: float
-    deaths: int
 
 
 class CrashLoop(Slot, frozen=True):
@@ -324,13 +283,6 @@ class Scaled(Group, frozen=True):
     line = "{group} scaled from {old} to {new}"
     old: int
     new: int
-
-
-class ConfigReloaded(Fact, frozen=True):
-    changes: list[str]
-
-    def _text(self) -> str:
-        return f"configuration read again: {', '.join(self.changes) or 'nothing changed'}"
 
 
 class CommandGiven(Fact, frozen=True, tag="command"):
