@@ -20,6 +20,7 @@ from .effects import Effects
 from .facts import CommandGiven, Fact
 from .reconcile import exit_code
 from .roles import Role
+from .tasks import Tasks
 from .turns import Turns
 
 MOST_WORKERS = 10_000
@@ -93,7 +94,7 @@ class Commands:
 
     def __init__(self, master: Desk) -> None:
         self.master = master
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._stopping: list[Request] = []
         self._over: asyncio.Future[Finished] | None = None
         self.table: dict[str, Entry] = {
@@ -108,9 +109,7 @@ class Commands:
 
     def give(self, connection: Connection, number: int, command: Command, who: Role) -> None:
         """A client gives a command; the answer goes to the client, the audit into the journal."""
-        task = asyncio.get_running_loop().create_task(self._run(Request(connection, number, command), who))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.run(self._run(Request(connection, number, command), who))
 
     async def _run(self, request: Request, who: Role) -> None:
         entry = self.table.get(request.command.verb)

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
@@ -21,6 +21,7 @@ from .context import Context
 from .loaders import Loaders
 from .programs import Programs
 from .registry import LoaderProcess, Process, Registry
+from .tasks import Tasks
 from .tree import Handle, kill_tree, members
 
 KILL_LIMIT = 4.0
@@ -33,10 +34,10 @@ class Effects:
     def __init__(self, context: Context, registry: Registry) -> None:
         self.context, self.registry = context, registry
         self.balance = Balance(context.run_dir)
+        self._run = Tasks().run
         self.loaders = Loaders(context, registry, self.balance, self._run)
         self.programs = Programs(context, registry, self._run)
         self.leaving: Callable[[int], None] = lambda code: None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._cgroup = cgroup.own_cgroup()
         self._oom_kills = self._count_oom_kills()
         self._do: dict[type[actions.Action], Callable[[Any], None]] = {
@@ -68,16 +69,6 @@ class Effects:
             self._worker_ended(process, status)
 
     # -- workers
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.opt(exception=task.exception()).error("an effect failed")
 
     def _worker_ended(self, process: Process, status: int | None) -> None:
         self.balance.gone(process.group, process.slot)

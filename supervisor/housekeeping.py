@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
@@ -13,6 +13,7 @@ from .context import Context
 from .effects import Effects
 from .keeperlink import KeeperError
 from .registry import Registry
+from .tasks import Tasks
 
 ROTATION_LOOK = 2.0
 ROTATION_ALL = 8
@@ -27,7 +28,7 @@ class Housekeeping:
     def __init__(self, context: Context, registry: Registry, effects: Effects, *, shows: bool) -> None:
         self.context, self.registry, self.effects, self.shows = context, registry, effects, shows
         self._moment = logfiles.moment(Path(context.run_dir, "log")) if context.files else ""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._run = Tasks().run
 
     def begin(self) -> None:
         """Start what the configuration asks for; the output is shown once, by the first master."""
@@ -39,11 +40,6 @@ class Housekeeping:
     def look_for_the_dead(self) -> None:
         """The keeper is gone and reaps nobody: look at the pids instead."""
         self._run(self._look())
-
-    def _run(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _show(self) -> None:
         """The viewer is a process of its own, so that a flood of output cannot delay a decision."""

@@ -44,6 +44,7 @@ from .registry import Registry
 from .roles import admit_groups
 from .server import Server
 from .setup import Options, read_config, run_dir_of
+from .tasks import Tasks
 from .terminal import Terminal
 from .tree import Handle
 from .turns import Turns
@@ -106,6 +107,7 @@ class Master:
         self.announced = False
         self.memory = Memory(self.run_dir)
         self.adopting = self._asked_to_stop = self._closing_kept = False
+        self.tasks = Tasks()
         self._saving: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -204,9 +206,8 @@ class Master:
         self.keeper.hear(self._heard_keeper)
         self._dismiss_blank()
         if self.adopting:
-            self._adoption = asyncio.get_running_loop().create_task(
-                Adoption(self.turns, self.context, self.registry, self.effects, self.children).run()
-            )
+            adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
+            self.tasks.run(adoption.run())
         self.remember()
         self.housekeeping.begin()
         self.keeper.tell("up")
