@@ -5,14 +5,14 @@ Importing this package costs nothing: the application's face is loaded at its fi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .application import Application, ipc
+    from .application import Application, Event, ipc
     from .errors import BkdError, NotConnected
 
-__all__ = ["Application", "BkdError", "NotConnected", "ipc"]
+__all__ = ["Application", "BkdError", "Event", "NotConnected", "ipc"]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("ipc", "Application"):
+    if name in ("ipc", "Application", "Event"):
         from . import application
 
         return getattr(application, name)

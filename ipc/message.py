@@ -11,6 +11,8 @@ import msgspec
 from .errors import FrameError
 from .message_names import COMMAND, FINISHED, HELLO, PROGRESS, REFUSED, VERSION
 
+NO_BKD, OTHER_VERSION = 96, 97  # exit codes of a blank process: bkd cannot be imported there; it is another bkd
+
 M = TypeVar("M", bound="Message")
 
 
@@ -81,7 +83,7 @@ class Load(Message, frozen=True):
     """Order to a blank process: become the loader of one release, import its application.
 
     `solo`: it is to become one worker, and ends when the import fails. `ping` and `orphan_timeout` are in seconds,
-    `keeper` is a pid, `log` a file ("": inherit).
+    `keeper` is a pid, `log` a file ("": inherit). `watch`: which source files were imported is to be told.
     """
 
     op = "zygote:load"
@@ -96,26 +98,34 @@ class Load(Message, frozen=True):
     orphan_timeout: float = 60.0
     keeper: int = 0
     solo: bool = False
+    watch: bool = False
 
 
 class Loaded(Message, frozen=True):
-    """The application is imported. `unsafe` names what forbids forking: threads, connected sockets."""
+    """The application is imported. `unsafe` names what forbids forking: threads, connected sockets; `files` are its
+    source files, with `Load.watch`."""
 
     op = "zygote:loaded"
     seconds: float = 0.0
     unsafe: list[str] = []
+    files: list[str] = []
 
 
 class LoadFailed(Message, frozen=True):
-    """The application could not be imported. `reason` is one line, `trace` the traceback."""
+    """The application could not be imported. `reason` is one line, `trace` the traceback; `files` are the source files
+    it came to, with `Load.watch`."""
 
     op = "zygote:load-failed"
     reason: str = ""
     trace: str = ""
+    files: list[str] = []
 
 
 class Fork(Message, frozen=True):
-    """Order to a loaded zygote: fork this worker (`worker:become` to a process that is to be it)."""
+    """Order to a loaded zygote: fork this worker (`worker:become` to a process that is to be it).
+
+    `seat` is its place in the balance page, which no other living worker of the group has.
+    """
 
     op = "zygote:fork"
     worker: int = 0
@@ -123,6 +133,7 @@ class Fork(Message, frozen=True):
     token: str = ""
     tree: str = ""
     log: str = ""
+    seat: int = 0
 
 
 class Become(Fork, frozen=True):
@@ -150,7 +161,8 @@ class ForkFailed(Message, frozen=True):
 
 class Ping(Message, frozen=True):
     """Heartbeat of a worker. `lag`: seconds its main loop is behind, None for plain functions; `cpu` in seconds,
-    `rss` in bytes, `oldest`: age in seconds of the oldest request in flight."""
+    `rss` in bytes, `oldest`: age in seconds of the oldest request in flight, `served`: requests finished since the
+    start of a web worker, 0 for functions."""
 
     op = "worker:ping"
     lag: float | None = None
@@ -158,12 +170,20 @@ class Ping(Message, frozen=True):
     oldest: float = 0.0
     rss: int = 0
     cpu: float = 0.0
+    served: int = 0
 
 
 class Ready(Message, frozen=True):
     """The worker does its work from now on."""
 
     op = "worker:ready"
+
+
+class Imported(Message, frozen=True):
+    """A worker has imported more source files of the application; only with `Load.watch`."""
+
+    op = "worker:imported"
+    files: list[str] = []
 
 
 class BootFailed(Message, frozen=True):
@@ -185,6 +205,20 @@ class Reopen(Message, frozen=True):
     """Order to a worker: its log file was moved, open it again."""
 
     op = "worker:reopen"
+
+
+class Pace(Message, frozen=True):
+    """Order to a worker: send the heartbeat every `period` seconds from now on."""
+
+    op = "worker:pace"
+    period: float = 2.0
+
+
+class ConfigChanged(Message, frozen=True, omit_defaults=False):
+    """To applications: these keys of the configuration have changed, such as `workers.web.count`."""
+
+    op = "config:init"
+    changed: list[str] = []
 
 
 class Command(Message, frozen=True):
@@ -226,9 +260,12 @@ MESSAGES: tuple[type[Message], ...] = (
     ForkFailed,
     Ping,
     Ready,
+    Imported,
     BootFailed,
     Drain,
     Reopen,
+    Pace,
+    ConfigChanged,
     Command,
     Progress,
     Finished,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from .cluster import Verdict
+from .cluster import Stage, Verdict
 
 
 class Action(msgspec.Struct, frozen=True, tag=True):
@@ -57,10 +57,51 @@ class Condemn(Action, frozen=True):
 
 
 class Retire(Action, frozen=True):
-    """End a worker in peace, for `why`."""
+    """End a worker in peace, for `why`; `hasty`: with SIGKILL."""
 
     worker: int
     why: str
+    hasty: bool = False
+
+
+class Wear(Action, frozen=True):
+    """A worker has lived long enough: a fresh one is to take its place."""
+
+    worker: int
+    why: str
+
+
+class AdvanceRoll(Action, frozen=True):
+    """A roll has come to this stage; `canary`: the slot that goes first."""
+
+    group: str
+    stage: Stage
+    canary: str = ""
+
+
+class AbortRoll(Action, frozen=True):
+    """A roll cannot go on: the slots go back to the old release."""
+
+    group: str
+
+
+class FinishRoll(Action, frozen=True):
+    """A roll is over, done or taken back: the next one may begin."""
+
+    group: str
+
+
+class ForgetRelease(Action, frozen=True):
+    """A release has neither zygote nor worker and is not wanted any more."""
+
+    group: str
+    release: int
+
+
+class ForgetGroup(Action, frozen=True):
+    """Nothing is left of a group that is no longer in the configuration."""
+
+    group: str
 
 
 class Ask(Action, frozen=True):

@@ -32,7 +32,6 @@ class Adoption:
         """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
         self._recognize()
         self._ask_again()
-        self.turns.post(events.Adopted())
         self._adopt_programs()
         await asyncio.sleep(EXITS_HEARD)
         self._bury_workers()
@@ -63,7 +62,7 @@ class Adoption:
     def _adopt_programs(self) -> None:
         for _, _, worker in self.turns.cluster.workers():
             process = self.registry.workers.get(worker.id)
-            if process is not None and process.pid and self.context.settings(process.group).kind == "command":
+            if process is not None and process.pid and process.settings.kind == "command":
                 self.effects.programs.adopt(process, ready=worker.phase != Phase.STARTING)
 
     def _bury_workers(self) -> None:

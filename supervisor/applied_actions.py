@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import actions, exits
+from . import actions, exits, rollouts
 from .cluster import (
     Cause,
     Closing,
@@ -30,6 +30,7 @@ from .facts import (
     WorkerKilled,
     WorkerLate,
     WorkerRetired,
+    WorkerWorn,
 )
 from .rows import Place, find, told, with_group, with_slot, with_worker, without_worker
 
@@ -52,6 +53,7 @@ def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cl
     served = release.loader in (Loader.LOADING, Loader.READY)
     dropped = replace(release, loader=Loader.ABSENT, why=action.why, next_try=now) if served else release
     releases = {**group.releases, action.release: replace(dropped, alive=False, pid=0)}
+    group = rollouts.without_loader(group, action.release, action.why) if served else group
     cluster = with_group(cluster, replace(group, releases=releases))
     if cluster.closing is not None or not served:
         return cluster
@@ -106,9 +108,17 @@ def _retire(cluster: Cluster, action: actions.Retire, now: float) -> Cluster:
     place = find(cluster, action.worker)
     if place is None:
         return cluster
-    ending = Ending(Cause.PLANNED, action.why, now, step_at=now)
+    ending = Ending(Cause.PLANNED, action.why, now, step_at=now, hasty=action.hasty)
     cluster = with_worker(cluster, place, replace(place.worker, ending=ending))
     return told(cluster, WorkerRetired(slot=place.slot.name, pid=place.worker.pid, why=action.why))
+
+
+def _wear(cluster: Cluster, action: actions.Wear, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    if place is None:
+        return cluster
+    cluster = with_worker(cluster, place, replace(place.worker, stale=action.why))
+    return told(cluster, WorkerWorn(slot=place.slot.name, pid=place.worker.pid, why=action.why))
 
 
 def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
@@ -165,8 +175,19 @@ def _close_breaker(cluster: Cluster, action: actions.CloseBreaker, now: float) -
 
 
 def _stop(cluster: Cluster, action: actions.Stop, now: float) -> Cluster:
+    cluster = rollouts.without_rolls(cluster, action.why, now)
     cluster = replace(cluster, closing=Closing(action.why, now, action.code))
     return told(cluster, StopAsked(why=action.why))
+
+
+def _forget_release(cluster: Cluster, action: actions.ForgetRelease, now: float) -> Cluster:
+    group = cluster.groups[action.group]
+    releases = {number: release for number, release in group.releases.items() if number != action.release}
+    return with_group(cluster, replace(group, releases=releases))
+
+
+def _forget_group(cluster: Cluster, action: actions.ForgetGroup, now: float) -> Cluster:
+    return replace(cluster, groups={name: group for name, group in cluster.groups.items() if name != action.group})
 
 
 def _leave(cluster: Cluster, action: actions.Leave, now: float) -> Cluster:
@@ -182,6 +203,12 @@ _CHANGES: dict[type[actions.Action], Callable[[Cluster, Any, float], Cluster]] =
     actions.Warn: _warn,
     actions.Condemn: _condemn,
     actions.Retire: _retire,
+    actions.Wear: _wear,
+    actions.AdvanceRoll: rollouts.advanced,
+    actions.AbortRoll: rollouts.aborted,
+    actions.FinishRoll: rollouts.finished_roll,
+    actions.ForgetRelease: _forget_release,
+    actions.ForgetGroup: _forget_group,
     actions.Ask: _stepped(Step.ASKED),
     actions.Terminate: _stepped(Step.TERMED),
     actions.Kill: _stepped(Step.KILLED),

@@ -9,8 +9,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import applied_actions, events, exits, facts
-from .cluster import Closing, Cluster, Group, Loader, Phase, Pulse, Release, Slot, Step, Worker, slot_names
+from . import applied_actions, events, exits, facts, recycling, rollouts
+from .cluster import (
+    Cause,
+    Closing,
+    Cluster,
+    Ending,
+    Group,
+    Loader,
+    Phase,
+    Pulse,
+    Release,
+    Slot,
+    Step,
+    Worker,
+    founded_group,
+    slot_names,
+)
 from .facts import (
     PreloadOff,
     ReleaseDropped,
@@ -24,8 +39,9 @@ from .facts import (
     Survivor,
     WorkerReady,
     WorkerStarted,
+    WorkerWorn,
 )
-from .rows import find, told, with_group, with_slot, with_worker
+from .rows import find, forgiven, told, with_group, with_release, with_slot, with_worker
 
 SLEEPY = 0.05
 HEARING = 1.0
@@ -43,11 +59,16 @@ def _pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
         return cluster
     worker, before = place.worker, place.worker.pulse
     load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
-    pulse = Pulse(now, event.lag, event.in_flight, event.oldest, event.rss, event.cpu, round(load, 3))
+    pulse = Pulse(now, event.lag, event.in_flight, event.oldest, event.rss, event.cpu, round(load, 3), event.served)
     behind = event.lag if event.lag is not None and event.lag > SLEEPY else 0.0
     progress = max(worker.progress, now - behind)
     trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
-    return with_worker(cluster, place, replace(worker, pulse=pulse, progress=progress, trouble=trouble))
+    worker = replace(worker, pulse=pulse, progress=progress, trouble=trouble)
+    why = "" if worker.stale or worker.ending is not None else recycling.worn(place.group, worker, pulse)
+    if not why:
+        return with_worker(cluster, place, worker)
+    cluster = with_worker(cluster, place, replace(worker, stale=why))
+    return told(cluster, WorkerWorn(slot=worker.slot, pid=worker.pid, why=why))
 
 
 def _spawned(cluster: Cluster, event: events.Spawned, now: float) -> Cluster:
@@ -117,11 +138,6 @@ def _swept(cluster: Cluster, event: events.Swept, now: float) -> Cluster:
 # -- loaders
 
 
-def _with_release(cluster: Cluster, group: str, release: Release) -> Cluster:
-    row = cluster.groups[group]
-    return with_group(cluster, replace(row, releases={**row.releases, release.number: release}))
-
-
 def _release(cluster: Cluster, group: str, number: int) -> Release | None:
     row = cluster.groups.get(group)
     return row.releases.get(number) if row else None
@@ -129,7 +145,7 @@ def _release(cluster: Cluster, group: str, number: int) -> Release | None:
 
 def _loader_spawned(cluster: Cluster, event: events.LoaderSpawned, now: float) -> Cluster:
     release = _release(cluster, event.group, event.release)
-    return _with_release(cluster, event.group, replace(release, pid=event.pid)) if release else cluster
+    return with_release(cluster, event.group, replace(release, pid=event.pid)) if release else cluster
 
 
 def _loader_ready(cluster: Cluster, event: events.LoaderReady, now: float) -> Cluster:
@@ -142,10 +158,10 @@ def _loader_ready(cluster: Cluster, event: events.LoaderReady, now: float) -> Cl
         reason = f'preload = "true", but after the import there are {", ".join(event.unsafe)}'
         cluster = _loader_failed(cluster, events.LoaderFailed(event.group, event.release, reason), now)
         failed = cluster.groups[event.group].releases[event.release]
-        return _with_release(cluster, event.group, replace(failed, alive=True, pid=release.pid))
+        return with_release(cluster, event.group, replace(failed, alive=True, pid=release.pid))
     loader = Loader.UNSAFE if event.unsafe else Loader.READY
     why = ", ".join(event.unsafe)
-    cluster = _with_release(cluster, event.group, replace(release, loader=loader, why=why, since=now))
+    cluster = with_release(cluster, event.group, replace(release, loader=loader, why=why, since=now))
     cluster = told(cluster, fact)
     return told(cluster, PreloadOff(group=event.group, why=why)) if event.unsafe else cluster
 
@@ -166,7 +182,7 @@ def _loader_failed(cluster: Cluster, event: events.LoaderFailed, now: float) -> 
         pid=0,
         since=now,
     )
-    cluster = _with_release(cluster, event.group, release)
+    cluster = _without_loader(with_release(cluster, event.group, release), event, event.trace)
     fact = ReleaseFailed(group=event.group, release=event.release, reason=event.reason, trace=event.trace)
     return told(cluster, fact)
 
@@ -188,7 +204,12 @@ def _loader_gone(cluster: Cluster, event: events.LoaderGone, now: float) -> Clus
         since=now,
     )
     fact = ReleaseDropped(group=event.group, release=event.release, why=event.reason)
-    return told(_with_release(cluster, event.group, gone), fact)
+    return told(_without_loader(with_release(cluster, event.group, gone), event), fact)
+
+
+def _without_loader(cluster: Cluster, event: events.LoaderFailed | events.LoaderGone, trace: str = "") -> Cluster:
+    group = cluster.groups[event.group]
+    return with_group(cluster, rollouts.without_loader(group, event.release, event.reason, trace))
 
 
 # -- operators
@@ -196,14 +217,56 @@ def _loader_gone(cluster: Cluster, event: events.LoaderGone, now: float) -> Clus
 
 def _scaled(cluster: Cluster, event: events.Scaled, now: float) -> Cluster:
     group = cluster.groups.get(event.group)
-    if group is None:
+    if group is None or group.leaving:
         return cluster
-    wanted = slot_names(group.name, event.count)
+    cluster = with_group(cluster, _resized(group, event.count))
+    return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
+
+
+def _resized(group: Group, count: int) -> Group:
+    wanted = slot_names(group.name, count)
     kept = {name: slot for name, slot in group.slots.items() if name in wanted or slot.workers}
     slots = {name: replace(slot, retired=name not in wanted) for name, slot in kept.items()}
     slots |= {name: Slot(name) for name in wanted if name not in slots}
-    cluster = with_group(cluster, replace(group, count=event.count, slots=slots))
-    return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
+    return replace(group, count=count, slots=slots)
+
+
+def _reconfigured(cluster: Cluster, event: events.Reconfigured, now: float) -> Cluster:
+    """What a process was started with stays its release's affair; a roll brings it up to date."""
+    for name in cluster.groups:
+        if name not in event.groups:
+            cluster = _left(cluster, cluster.groups[name], now)
+    for name, settings in event.groups.items():
+        group = cluster.groups.get(name)
+        if group is None:
+            cluster = with_group(cluster, founded_group(settings, event.origins.get(name)))
+            cluster = told(cluster, facts.GroupAdded(group=name, count=settings.count))
+        else:
+            cluster = with_group(cluster, replace(group, settings=settings))
+            if group.count != settings.count:
+                cluster = _scaled(cluster, events.Scaled(name, settings.count), now)
+    return replace(cluster, ping=event.ping, exit_when_failed=event.exit_when_failed, judged_from=now)
+
+
+def _left(cluster: Cluster, group: Group, now: float) -> Cluster:
+    if group.leaving:
+        return cluster
+    group = rollouts.ended_by_stop(group, "the group was removed from the configuration", now)
+    cluster = with_group(cluster, replace(_resized(group, 0), leaving=True))
+    return told(cluster, facts.GroupRemoved(group=group.name))
+
+
+def _replaced(cluster: Cluster, event: events.Replaced, now: float) -> Cluster:
+    group = cluster.groups.get(event.slot.rpartition(".")[0])
+    slot = group.slots.get(event.slot) if group else None
+    if group is None or slot is None:
+        return cluster
+    why = "an operator wants a fresh one"
+    ending = Ending(Cause.PLANNED, why, now, step_at=now, hasty=True) if event.hard else None
+    workers = tuple(
+        worker if worker.ending is not None else replace(worker, stale=why, ending=ending) for worker in slot.workers
+    )
+    return with_slot(cluster, group, replace(slot, workers=workers))
 
 
 def _held(cluster: Cluster, event: events.Held, now: float) -> Cluster:
@@ -227,8 +290,8 @@ def _cleared(cluster: Cluster, event: events.Cleared, now: float) -> Cluster:
 
 
 def _clear_group(cluster: Cluster, group: Group, names: list[str], now: float) -> Cluster:
-    slots = {name: exits.forgiven(slot) if name in names else slot for name, slot in group.slots.items()}
-    release = group.releases[group.current]
+    slots = {name: forgiven(slot) if name in names else slot for name, slot in group.slots.items()}
+    release = group.release
     releases = {**group.releases, release.number: replace(release, failures=0, next_try=now)}
     breaker = replace(group.breaker, open_since=None, deaths=())
     return with_group(cluster, replace(group, slots=slots, releases=releases, breaker=breaker))
@@ -239,22 +302,28 @@ def _stop_asked(cluster: Cluster, event: events.StopAsked, now: float) -> Cluste
     if closing is not None:
         hasty, code = closing.hasty or event.hasty, closing.code or event.code
         return replace(cluster, closing=replace(closing, hasty=hasty, code=code))
+    cluster = rollouts.without_rolls(cluster, event.why, now)
     cluster = replace(cluster, closing=Closing(event.why, now, event.code, event.hasty))
     return told(cluster, StopAsked(why=event.why))
 
 
 def _overslept(cluster: Cluster, event: events.Overslept, now: float) -> Cluster:
+    return told(_postponed(cluster, event.seconds, now), facts.Overslept(seconds=round(event.seconds, 3)))
+
+
+def _postponed(cluster: Cluster, seconds: float, now: float) -> Cluster:
     """Every deadline that was running moves by the time that nobody could keep it in, and HEARING more: the one that
-    was to wake the master must not pass in this very pass."""
+    was to wake the master must not pass in this very pass. Nobody is judged for silence."""
 
     def later(at: float) -> float:
-        return min(at + event.seconds + HEARING, now)
+        return min(at + seconds + HEARING, now)
 
     for group in list(cluster.groups.values()):
         slots = {name: _later(slot, later) for name, slot in group.slots.items()}
         releases = {n: replace(release, since=later(release.since)) for n, release in group.releases.items()}
-        cluster = with_group(cluster, replace(group, slots=slots, releases=releases))
-    return told(replace(cluster, judged_from=now), facts.Overslept(seconds=round(event.seconds, 3)))
+        roll = group.roll and replace(group.roll, stage_at=later(group.roll.stage_at))
+        cluster = with_group(cluster, replace(group, slots=slots, releases=releases, roll=roll))
+    return replace(cluster, judged_from=now)
 
 
 def _later(slot: Slot, later: Callable[[float], float]) -> Slot:
@@ -272,7 +341,7 @@ def _worker_later(worker: Worker, later: Callable[[float], float]) -> Worker:
 def _adopted(cluster: Cluster, event: events.Adopted, now: float) -> Cluster:
     """Searches and kills that were under way died with the old master. Nobody is blamed for its absence."""
     sweeps = tuple(replace(sweep, taken=False) for sweep in cluster.sweeps)
-    cluster = replace(cluster, sweeps=sweeps, judged_from=now)
+    cluster = replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)
     for _, _, worker in list(cluster.workers()):
         place = find(cluster, worker.id)
         if place is None:
@@ -311,6 +380,10 @@ _HANDLERS: dict[type[events.Event], Callable[[Cluster, Any, float], Cluster]] = 
     events.Scaled: _scaled,
     events.Held: _held,
     events.Cleared: _cleared,
+    events.Replaced: _replaced,
+    events.RollAsked: rollouts.asked,
+    events.RollCalledOff: rollouts.called_off,
+    events.Reconfigured: _reconfigured,
     events.StopAsked: _stop_asked,
     events.Overslept: _overslept,
     events.Adopted: _adopted,

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from .config.schema import GroupSection, PingSection
-from .facts import Fact
+from .fact import Fact
 
 
 class Phase(StrEnum):
@@ -67,7 +67,7 @@ class Observation(msgspec.Struct, frozen=True):
 
 class Pulse(msgspec.Struct, frozen=True):
     """The last heartbeat: `lag` in seconds or None, requests in flight, the age of the oldest, bytes, CPU seconds,
-    and the share of one CPU used since the heartbeat before."""
+    the share of one CPU used since the heartbeat before, and the requests served in all."""
 
     at: float
     lag: float | None = None
@@ -76,6 +76,7 @@ class Pulse(msgspec.Struct, frozen=True):
     rss: int = 0
     cpu: float = 0.0
     load: float = 0.0
+    served: int = 0
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -88,7 +89,7 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The ending of one worker: why, since when, how far; `gathered`: the evidence is there."""
+    """The ending of one worker: why, since when, how far; `gathered`: the evidence is there; `hasty`: by SIGKILL."""
 
     cause: Cause
     why: str
@@ -97,11 +98,12 @@ class Ending(msgspec.Struct, frozen=True):
     step_at: float = 0.0
     gathered: bool = True
     verdict: Verdict = Verdict.OK
+    hasty: bool = False
 
 
 class Worker(msgspec.Struct, frozen=True):
     """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
-    last asked about it; `signalled`: the last signal an operator sent it."""
+    last asked about it; `signalled`: the last signal an operator sent it; `stale`: why a fresh one is to replace it."""
 
     id: int
     slot: str
@@ -119,6 +121,7 @@ class Worker(msgspec.Struct, frozen=True):
     ending: Ending | None = None
     signalled: int = 0
     boot_error: str = ""
+    stale: str = ""
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -135,13 +138,15 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """A stable name and what runs under it; more than one worker only while one of them is ending."""
+    """A stable name and what runs under it: one worker, a second one while it is being replaced, and those ending.
+    `done`: its work has come to its end, in the hands of the release `done_by`."""
 
     name: str
     workers: tuple[Worker, ...] = ()
     held: bool = False
     retired: bool = False
     done: bool = False
+    done_by: int = 0
     failed: str = ""
     score: float = 0.0
     scored_at: float = 0.0
@@ -154,12 +159,27 @@ class Slot(msgspec.Struct, frozen=True):
     last_exit: Exit | None = None
 
     @property
+    def staying(self) -> list[Worker]:
+        """The workers that are not ending, the older first."""
+        return [worker for worker in self.workers if worker.ending is None]
+
+    @property
     def active(self) -> Worker | None:
-        """The worker that is meant to stay, if there is one."""
+        """The oldest worker that is not ending, if there is one."""
         for worker in self.workers:
             if worker.ending is None:
                 return worker
         return None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a start may call it done: it is ready, or has finished its work."""
+        return self.done or self.held or self.serves
+
+    @property
+    def serves(self) -> bool:
+        """Whether one of its workers is ready and not ending."""
+        return any(worker.phase == Phase.READY and worker.ending is None for worker in self.workers)
 
 
 class Loader(StrEnum):
@@ -173,9 +193,12 @@ class Loader(StrEnum):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A numbered load of a group's code. `why`: why its loader failed or may not fork; `alive`: it has a process."""
+    """A numbered load of a group's code. `settings` and `python`: what its processes are started with, links resolved
+    as they were when it was made; `why`: why its loader failed or may not fork; `alive`: it has a process."""
 
     number: int
+    settings: GroupSection
+    python: str = ""
     loader: Loader = Loader.ABSENT
     why: str = ""
     since: float = 0.0
@@ -183,6 +206,78 @@ class Release(msgspec.Struct, frozen=True):
     pid: int = 0
     failures: int = 0
     next_try: float = 0.0
+
+    @property
+    def forks(self) -> bool:
+        """Whether its workers come from a zygote."""
+        settings = self.settings
+        return settings.kind != "command" and settings.preload != "false" and self.loader != Loader.UNSAFE
+
+    @property
+    def loaded(self) -> bool:
+        """Whether workers of it can be started now."""
+        return not self.forks or self.loader == Loader.READY
+
+
+class Stage(StrEnum):
+    """How far a roll has gone."""
+
+    LOADING = "loading"
+    CANARY = "canary"
+    ROLLING = "rolling"
+    SETTLING = "settling"
+    ABORTING = "aborting"
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a release is made of: `settings` with the real folder as `cwd`, and the interpreter ("": bkd's own)."""
+
+    settings: GroupSection
+    python: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A roll that is asked for: onto `release`, or onto a new one of this `origin` (0). `ticket`: the number of
+    the newest request that it answers; `hard`: the old ones are killed first; `quick`: nobody waits for `min_ready`."""
+
+    why: str
+    ticket: int
+    origin: Origin
+    release: int = 0
+    hard: bool = False
+    quick: bool = False
+
+
+class Roll(msgspec.Struct, frozen=True):
+    """A group on its way from release `old` to `new`. `canary`: the slot that goes first; `fault`: why it cannot go on,
+    `culprit`: in which slot; `kills`: the slots in which a new worker was killed from outside."""
+
+    new: int
+    old: int
+    wanted: Wanted
+    began: float
+    stage: Stage = Stage.LOADING
+    stage_at: float = 0.0
+    canary: str = ""
+    fault: str = ""
+    culprit: str = ""
+    trace: str = ""
+    failed_in: Stage = Stage.LOADING
+    kills: tuple[str, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a roll ended: at `stage` when it was aborted for `reason`; `left`: held slots that keep another release."""
+
+    done: bool
+    ticket: int
+    release: int
+    old: int
+    stage: Stage
+    took: float
+    reason: str = ""
+    trace: str = ""
+    left: tuple[str, ...] = ()
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -193,8 +288,10 @@ class Breaker(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release new workers come from;
-    `proven`: one of its workers has been ready."""
+    """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release its slots should have, `newest`
+    the highest number a release ever had; `proven`: one of its workers has been ready; `asked`: the last ticket given
+    to a request for a roll; `rolled_at`: when it last came onto a release; `leaving`: the configuration has it no more.
+    """
 
     name: str
     settings: GroupSection
@@ -202,14 +299,24 @@ class Group(msgspec.Struct, frozen=True):
     current: int
     releases: dict[int, Release]
     slots: dict[str, Slot]
+    newest: int = 1
     breaker: Breaker = Breaker()
     proven: bool = False
+    roll: Roll | None = None
+    queued: Wanted | None = None
+    outcome: Outcome | None = None
+    asked: int = 0
+    rolled_at: float = 0.0
+    leaving: bool = False
 
     @property
-    def forks(self) -> bool:
-        """Whether its workers come from a zygote."""
-        kind, preload = self.settings.kind, self.settings.preload
-        return kind != "command" and preload != "false" and self.releases[self.current].loader != Loader.UNSAFE
+    def release(self) -> Release:
+        """The release its slots should have."""
+        return self.releases[self.current]
+
+    def eligible(self) -> list[Slot]:
+        """The slots that a roll moves."""
+        return [slot for slot in self.slots.values() if not slot.retired and not slot.held]
 
 
 class Closing(msgspec.Struct, frozen=True):
@@ -264,17 +371,26 @@ def slot_names(group: str, count: int) -> list[str]:
     return [f"{group}.{number}" for number in range(1, count + 1)]
 
 
-def founded(groups: dict[str, GroupSection], ping: PingSection, *, exit_when_failed: bool = False) -> Cluster:
+def founded(
+    groups: dict[str, GroupSection],
+    ping: PingSection,
+    *,
+    origins: dict[str, Origin] | None = None,
+    exit_when_failed: bool = False,
+) -> Cluster:
     """The cluster of a configuration before anything has been started."""
+    origins = origins or {}
     return Cluster(
-        groups={name: founded_group(settings) for name, settings in groups.items()},
+        groups={name: founded_group(settings, origins.get(name)) for name, settings in groups.items()},
         ping=ping,
         exit_when_failed=exit_when_failed,
     )
 
 
-def founded_group(settings: GroupSection) -> Group:
+def founded_group(settings: GroupSection, origin: Origin | None = None) -> Group:
     """A group with empty slots and its first release."""
     names = slot_names(settings.name, settings.count)
     slots = {name: Slot(name) for name in names}
-    return Group(settings.name, settings, settings.count, 1, {1: Release(1)}, slots)
+    origin = origin or Origin(settings)
+    release = Release(1, origin.settings, origin.python)
+    return Group(settings.name, settings, settings.count, 1, {1: release}, slots)

@@ -65,11 +65,12 @@ def cli() -> None:
 @cli.command()
 @click.option("-c", "--config", metavar="FILE", help="The configuration (default: ./bkd.toml).")
 @click.option("-d", "--daemon", is_flag=True, help="In the background; returns when all groups are ready.")
-def start(config: str | None, daemon: bool) -> int:
+@click.option("--watch", is_flag=True, help="Source files go live as they are saved; for development.")
+def start(config: str | None, daemon: bool, watch: bool) -> int:
     """Start the cluster; Ctrl-C stops it, twice kills it."""
     from .launch import start_from_file
 
-    return start_from_file({"config": config, "daemon": daemon})
+    return start_from_file({"config": config, "daemon": daemon, "watch": watch})
 
 
 @cli.command()
@@ -99,6 +100,46 @@ def status(as_json: bool, watch: bool, config: str | None, sock: str | None) -> 
         if code:
             return code
         time.sleep(1.0)
+
+
+def _verdict(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the commands that end with a verdict."""
+    function = click.option("--json", "as_json", is_flag=True, help="One JSON document at the end.")(function)
+    return _located(click.option("--no-wait", is_flag=True, help="Do not wait for the end.")(function))
+
+
+def _ask(verb: str, arguments: dict[str, Any], options: dict[str, Any]) -> int:
+    """Ask, with what `_verdict` added to the command."""
+    render = "json" if options.pop("as_json") else "text"
+    return ask(verb, {**arguments, "no_wait": options.pop("no_wait")}, render=render, **options)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--hard", is_flag=True, help="Kill the old workers first: for those that do not drain.")
+@_verdict
+def restart(names: tuple[str, ...], hard: bool, **options: Any) -> int:
+    """Roll groups onto the code on disk now, proven before it takes over: 0 done, 1 taken back, 3 some of both.
+
+    Without names all groups; a slot such as web.2 gets a fresh worker of the release it has.
+    """
+    return _ask("restart", {"names": list(names), "hard": hard}, options)
+
+
+@cli.command()
+@click.argument("group")
+@_verdict
+def rollback(group: str, **options: Any) -> int:
+    """Back to the release before, which is still loaded; in the middle of a roll, back to where it began."""
+    return _ask("rollback", {"name": group}, options)
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would change, and what it takes.")
+@_verdict
+def reload(dry_run: bool, **options: Any) -> int:
+    """Read the configuration again and apply what has changed; an invalid file changes nothing."""
+    return _ask("reload", {"dry_run": dry_run}, options)
 
 
 @cli.command()

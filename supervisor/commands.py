@@ -6,61 +6,26 @@ import pwd
 import re
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from loguru import logger
 
 from ..ipc.errors import BkdError
-from ..ipc.message import Command, Finished, Progress
+from ..ipc.message import Command, Finished
 from . import events, limits, status
 from .cluster import Cluster, Worker
-from .config.schema import Config
 from .connection import Connection
-from .effects import Effects
-from .facts import CommandGiven, Fact
+from .deploys import Deploys
+from .desk import USAGE, Desk, Request, UsageError
+from .fact import Fact
+from .facts import CommandGiven
 from .reconcile import exit_code
+from .reloads import Reloads
 from .roles import Role
 from .tasks import Tasks
-from .turns import Turns
 
 MOST_WORKERS = 10_000
-USAGE = 2
 SIGN_OF_LIFE = 5.0
-
-
-class UsageError(BkdError):
-    """The command makes no sense; exit code 2."""
-
-
-class Request:
-    """One command of one client."""
-
-    def __init__(self, connection: Connection, number: int, command: Command) -> None:
-        self.connection, self.number, self.command = connection, number, command
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What stands behind the verb."""
-        return self.command.arguments
-
-    def progress(self, text: str) -> None:
-        """A line for the terminal while the command goes on."""
-        self.connection.send(Progress(err=f"{text}\n"), re=self.number)
-
-    def sign_of_life(self) -> None:
-        """Nothing to say, but the master is there."""
-        self.connection.send(Progress(), re=self.number)
-
-    def finish(self, finished: Finished) -> None:
-        """The end."""
-        self.connection.send(finished, re=self.number)
-
-    def name(self) -> str:
-        """The one group or slot that is meant."""
-        name = self.arguments.get("name")
-        if not isinstance(name, str):
-            raise UsageError("which group or slot? For example: web, or web.2")
-        return name
 
 
 Handler = Callable[[Request], Awaitable[Finished]]
@@ -73,33 +38,20 @@ class Entry(NamedTuple):
     handler: Handler
 
 
-class Desk(Protocol):
-    """What commands need of the master."""
-
-    config: Config
-    turns: Turns
-    effects: Effects
-    began: float
-    keeper_pid: int
-
-    def remember(self) -> None:
-        """Write the state down before a promise is given."""
-
-    def tell(self, fact: Fact) -> None:
-        """Into the journal."""
-
-
 class Commands:
     """Looks verbs up in the table, checks the role, journals what changes anything."""
 
-    def __init__(self, master: Desk) -> None:
-        self.master = master
+    def __init__(self, master: Desk, deploys: Deploys, reloads: Reloads) -> None:
+        self.master, self.deploys = master, deploys
         self._tasks = Tasks()
         self._stopping: list[Request] = []
         self._over: asyncio.Future[Finished] | None = None
         self.table: dict[str, Entry] = {
             "status": Entry(Role.VIEWER, self._status),
             "stop": Entry(Role.OPERATOR, self._stop),
+            "restart": Entry(Role.OPERATOR, deploys.restart),
+            "rollback": Entry(Role.OPERATOR, deploys.rollback),
+            "reload": Entry(Role.OPERATOR, reloads.reload),
             "scale": Entry(Role.OPERATOR, self._scale),
             "signal": Entry(Role.OPERATOR, self._signal),
             "hold": Entry(Role.OPERATOR, self._hold),
@@ -169,6 +121,7 @@ class Commands:
 
     def told(self, fact: Fact) -> None:
         """Something happened: whoever waits for the stop sees it."""
+        self.deploys.told(fact)
         if isinstance(fact, CommandGiven):
             return
         for request in self._stopping:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .config.schema import Config, GroupSection
+from .cluster import Release
+from .config.schema import Config
 from .events import Event
 from .keeperlink import KeeperLink
 
@@ -13,8 +14,10 @@ PING_LEAST, PING_MOST = 0.1, 2.0
 
 @dataclass
 class Context:
-    """One per master. `listeners` are the descriptors of bound listeners by name; `files`: workers log into files;
-    `adopting`: this master took a living cluster over; `last_trace`: the newest traceback of an import that failed."""
+    """One per master. `release`: a release by its group and number; `listeners`: the descriptors of bound listeners by
+    name; `files`: workers log into files; `adopting`: this master took a living cluster over; `watch`: what is imported
+    is to be told; `repaced`: heartbeats come at another pace than some zygotes know; `last_trace`: the newest traceback
+    of an import that failed."""
 
     config: Config
     run_dir: str
@@ -22,10 +25,13 @@ class Context:
     keeper_pid: int
     files: bool
     post: Callable[[Event], None]
+    release: Callable[[str, int], Release]
     is_last: Callable[[int], bool]
     listeners: dict[str, int] = field(default_factory=dict)
     blank: int = 0
     adopting: bool = False
+    watch: bool = False
+    repaced: bool = False
     remember: Callable[[], None] = lambda: None
     last_trace: str = ""
 
@@ -33,10 +39,6 @@ class Context:
     def socket(self) -> str:
         """Path of the control socket."""
         return f"{self.run_dir}/control.sock"
-
-    def settings(self, group: str) -> GroupSection:
-        """`[workers.GROUP]`."""
-        return self.config.workers[group]
 
     def log_path(self, name: str) -> str:
         """The file that a process's output is appended to; "" when it inherits bkd's own."""

@@ -13,13 +13,13 @@ from typing import Any
 
 from loguru import logger
 
-from ..ipc.message import Drain
+from ..ipc.message import Drain, Pace
 from . import actions, cgroup, events, procfs
 from .balance import Balance
 from .cluster import Observation
 from .context import Context
 from .loaders import Loaders
-from .programs import Programs
+from .programs import Programs, size_of
 from .registry import LoaderProcess, Process, Registry
 from .tasks import Tasks
 from .tree import Handle, kill_tree, members
@@ -54,6 +54,12 @@ class Effects:
             actions.Leave: lambda action: self.leaving(action.code),
         }
 
+    def seat(self) -> None:
+        """The workers of an earlier master keep their places in the balance pages."""
+        for process in self.registry.workers.values():
+            if process.settings.kind == "web":
+                self.balance.hold(process.group, process.seat)
+
     def perform(self, action: actions.Action) -> None:
         """Carry one action out; those that only change the state need nothing."""
         do = self._do.get(type(action))
@@ -71,19 +77,22 @@ class Effects:
     # -- workers
 
     def _worker_ended(self, process: Process, status: int | None) -> None:
-        self.balance.gone(process.group, process.slot)
+        self.balance.free(process.group, process.seat)
         self.programs.ended(process)
         code = None if status is None else os.waitstatus_to_exitcode(status)
         oom = code == -signal.SIGKILL and self._new_oom_kill()
         self.context.post(events.Exited(process.worker, code, oom, random.random()))
 
     def _spawn(self, action: actions.Spawn) -> None:
-        process = Process(action.worker, action.group, action.slot, action.release)
+        settings = self.context.release(action.group, action.release).settings
+        process = Process(action.worker, action.group, action.slot, action.release, settings)
         process.log = self.context.log_path(action.slot)
+        process.log_offset = size_of(process.log)
+        process.seat = self.balance.take(action.group) if settings.kind == "web" else 0
         self.registry.add(process)
         if action.fork:
             self.loaders.fork(process)
-        elif self.context.settings(action.group).kind == "command":
+        elif settings.kind == "command":
             self.programs.start(process)
         else:
             self.loaders.execute(process)
@@ -105,20 +114,27 @@ class Effects:
     def _condemn(self, action: actions.Condemn) -> None:
         process = self.registry.workers.get(action.worker)
         if process is not None:
-            self.balance.gone(process.group, process.slot)
+            self.balance.gone(process.group, process.seat)
         self.context.post(events.Gathered(action.worker))
 
     def _ask(self, action: actions.Ask) -> None:
         process = self.registry.workers.get(action.worker)
         if process is None:
             return
-        settings = self.context.settings(process.group)
-        if settings.kind == "command":
+        if process.settings.kind == "command":
+            settings = self.context.config.workers.get(process.group, process.settings)
             self._signal(process, signal.Signals[f"SIG{settings.stop_signal.removeprefix('SIG')}"])
         else:
-            self.balance.gone(process.group, process.slot)
+            self.balance.gone(process.group, process.seat)
             process.asked = True
             self.ask_again(process)
+
+    def welcome(self, process: Process) -> None:
+        """A worker has found this master: what it may not know yet."""
+        context = self.context
+        if process.connection is not None and (context.repaced or context.adopting):
+            process.connection.send(Pace(context.ping_period))
+        self.ask_again(process)
 
     def ask_again(self, process: Process) -> None:
         """The drain order, now or as soon as the worker has found this master; it is obeyed once."""
@@ -129,7 +145,7 @@ class Effects:
         process = self.registry.workers.get(action.worker)
         if process is None:
             return
-        if self.context.settings(process.group).kind == "command":
+        if process.settings.kind == "command":
             for handle in self._members(process):
                 self._signal_handle(handle, signal.SIGTERM)
                 handle.close()
@@ -160,6 +176,7 @@ class Effects:
     def _give_up(self, action: actions.GiveUp) -> None:
         process = self.registry.workers.get(action.worker)
         if process is not None:
+            self.balance.free(process.group, process.seat)
             self.registry.forget(process)
 
     def send_signal(self, worker: int, number: int) -> None:
@@ -175,7 +192,7 @@ class Effects:
         if process is None or (process.handle is None and not process.pid):
             self.context.post(events.Swept(action.worker))
             return
-        self._run(self._swept(process, 0.0 if action.hasty else self.context.settings(process.group).term))
+        self._run(self._swept(process, 0.0 if action.hasty else process.settings.term))
 
     async def _swept(self, process: Process, term: float) -> None:
         """SIGTERM to what the worker left behind, SIGKILL to what is still there after `term`."""

@@ -20,7 +20,7 @@ def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iter
     elif end.step == Step.KILLED:
         if watch.due(end.step_at + PATIENCE):
             yield actions.GiveUp(worker.id)
-    elif cluster.closing is not None and cluster.closing.hasty:
+    elif end.hasty or (cluster.closing is not None and cluster.closing.hasty):
         yield actions.Kill(worker.id)
     elif end.cause in (Cause.HUNG, Cause.BOOT):
         yield from _condemned(group, worker, end, watch)

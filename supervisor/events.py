@@ -3,7 +3,8 @@
 import msgspec
 
 from .actions import Action
-from .cluster import Observation
+from .cluster import Observation, Origin
+from .config.schema import GroupSection, PingSection
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -56,6 +57,7 @@ class Pinged(Event, frozen=True):
     oldest: float = 0.0
     rss: int = 0
     cpu: float = 0.0
+    served: int = 0
 
 
 class Observed(Event, frozen=True):
@@ -152,6 +154,40 @@ class Cleared(Event, frozen=True):
     name: str
 
 
+class Replaced(Event, frozen=True):
+    """An operator wants a fresh worker in this slot; `hard`: what is there gets SIGKILL first."""
+
+    slot: str
+    hard: bool = False
+
+
+class RollAsked(Event, frozen=True):
+    """A group is to come onto `release`, or onto a new one of this origin (0)."""
+
+    group: str
+    origin: Origin
+    why: str
+    release: int = 0
+    hard: bool = False
+    quick: bool = False
+
+
+class RollCalledOff(Event, frozen=True):
+    """Somebody wants the roll that is under way taken back."""
+
+    group: str
+    why: str
+
+
+class Reconfigured(Event, frozen=True):
+    """The configuration is another one: groups come and go, and what can change while a process runs has changed."""
+
+    groups: dict[str, GroupSection]
+    ping: PingSection
+    origins: dict[str, Origin]
+    exit_when_failed: bool = False
+
+
 class StopAsked(Event, frozen=True):
     """The whole cluster is to end; `hasty`: with SIGKILL at once; `code`: what the keeper is to exit with."""
 
@@ -167,7 +203,10 @@ class Overslept(Event, frozen=True):
 
 
 class Adopted(Event, frozen=True):
-    """A new master takes over: what the old one had begun and cannot finish is begun again."""
+    """A new master takes over, so many seconds after the last one wrote its state down: what that had begun and
+    cannot finish is begun again, and nobody is blamed for the time."""
+
+    seconds: float = 0.0
 
 
 class NewsTold(Event, frozen=True):

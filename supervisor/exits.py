@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from . import backoff, breaker, death, events
+from . import backoff, breaker, death, events, rollouts, rolls
 from .cluster import Cause, Cluster, Exit, Group, Observation, Phase, Slot, Step, Sweeping, Trouble, Verdict, Worker
 from .facts import CrashLoop, SlotDone, SlotFailed, WorkerExited
 from .rows import Place, find, told, with_group, without_worker
@@ -23,7 +23,8 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
     worker = place.worker
     cause = _final_cause(place, event)
     end = _exit(worker, cause, event.code, now)
-    slot = replace(place.slot, last_exit=end, restarts=place.slot.restarts + (cause != Cause.PLANNED))
+    slot = replace(place.slot, last_exit=end, restarts=place.slot.restarts + _is_restart(place, cause))
+    place = Place(rollouts.with_death(place.group, worker, end), place.slot, worker)
     slot = _judged(place.group, slot, worker, end, event.chance)
     fact = WorkerExited(
         slot=worker.slot,
@@ -33,7 +34,7 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         code=event.code if event.code is not None and event.code >= 0 else None,
         signal=-event.code if event.code is not None and event.code < 0 else None,
         uptime=round(end.uptime, 3),
-        delay=_wait(slot, now),
+        delay=_wait(place, slot, now),
         reason=worker.boot_error,
     )
     if end.killed and cluster.closing is not None:
@@ -51,6 +52,7 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
     if event.blameless:
         return without_worker(cluster, place, place.slot)
     end = replace(_exit(place.worker, Cause.BOOT, None, now), reason=event.reason)
+    place = Place(rollouts.with_death(place.group, place.worker, end), place.slot, place.worker)
     slot = _judged(place.group, replace(place.slot, last_exit=end), place.worker, end, event.chance)
     fact = WorkerExited(
         slot=slot.name,
@@ -60,7 +62,7 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
         code=None,
         signal=None,
         uptime=0.0,
-        delay=_wait(slot, now),
+        delay=_wait(place, slot, now),
         reason=event.reason,
     )
     return _settled(told(cluster, fact), place, slot, Cause.BOOT, now)
@@ -68,6 +70,10 @@ def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Clu
 
 def charged(cluster: Cluster, place: Place, cause: Cause, now: float) -> Cluster:
     """A hang is charged when it is judged, not when its process ends: the replacement starts before that."""
+    if rolls.on_trial(place.group, place.worker):
+        return with_group(cluster, rollouts.with_hang(place.group, place.worker, cause))
+    if place.worker.release != place.group.current:
+        return cluster
     slot = _charge(place.group, place.slot, place.worker, now, 0.5)
     if place.group.settings.restart == "never":
         slot = replace(slot, failed=f'{cause}, and restart = "never"')
@@ -80,13 +86,6 @@ def loader_delay(failures: int, chance: float) -> float:
     return 0.5 * backoff.delay(failures + 1, 1.0) + 0.5 * backoff.delay(failures + 1, chance)
 
 
-def forgiven(slot: Slot) -> Slot:
-    """The slot without its past."""
-    return replace(
-        slot, score=0.0, next_try=0.0, failed="", done=False, charged=(), outside=(), looping=False, boot_failures=0
-    )
-
-
 def seen(worker: Worker, observation: Observation) -> Worker:
     """The first observation of a trouble stays, for the later ones to be compared with."""
     trouble = worker.trouble
@@ -96,8 +95,15 @@ def seen(worker: Worker, observation: Observation) -> Worker:
     return replace(worker, trouble=Trouble(first, observation, verdict, reported))
 
 
-def _wait(slot: Slot, now: float) -> float | None:
-    """Seconds until the slot's next try, None when there will be none."""
+def _is_restart(place: Place, cause: Cause) -> bool:
+    """Whether it was a worker of its slot that died, and not one that a roll was trying."""
+    return cause != Cause.PLANNED and not rolls.on_trial(place.group, place.worker)
+
+
+def _wait(place: Place, slot: Slot, now: float) -> float | None:
+    """Seconds until the slot's next try, None when there will be none or it is a roll's affair."""
+    if rolls.on_trial(place.group, place.worker):
+        return None
     stays_down = slot.failed or slot.done or slot.held or slot.retired
     return None if stays_down else round(max(0.0, slot.next_try - now), 3)
 
@@ -118,10 +124,13 @@ def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
 def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) -> Slot:
     """The slot after this end: done, failed, delayed, or free to go on at once."""
     restart = group.settings.restart
-    if worker.ending is not None:
+    trial = rolls.on_trial(group, worker)
+    if worker.ending is not None or not (trial or worker.release == group.current):
         return slot
     if end.cause == Cause.FINISHED or (restart == "never" and end.cause != Cause.PLANNED and end.code == 0):
-        return replace(slot, done=True)
+        return replace(slot, done=True, done_by=worker.release)
+    if trial:
+        return slot
     if end.code == death.EXIT_CONFIG:
         return replace(slot, failed="exit code 78: its configuration is wrong")
     if end.cause == Cause.OUTSIDE:
@@ -166,8 +175,7 @@ def _settled(cluster: Cluster, place: Place, slot: Slot, cause: Cause, now: floa
     group = place.group
     if slot.charged != place.slot.charged:
         group = replace(group, breaker=breaker.with_death(group.breaker, slot.name, now))
-        cluster = with_group(cluster, group)
-    cluster = without_worker(cluster, Place(group, place.slot, place.worker), slot)
+    cluster = without_worker(with_group(cluster, group), Place(group, place.slot, place.worker), slot)
     if slot.done and not place.slot.done:
         cluster = told(cluster, SlotDone(slot=slot.name))
     return _named(cluster, place.slot, slot)

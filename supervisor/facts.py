@@ -4,17 +4,14 @@ A fact is written to the journal as one line of JSON (see `journal`, which adds 
 of text, `describe`: its `line` says what it means. Times are in seconds; `slot` is a name such as `web.2`.
 """
 
-import signal
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict
 
-from .logfiles import clean
-
-Level = Literal["info", "warning", "error"]
+from .fact import Fact, Group, Intrusion, Level, Process, Release, Slot, signal_name, span
 
 _LEVELS: dict[str, Level] = {"planned": "info", "finished": "info", "killed from outside": "warning"}
 _ENDINGS = {
@@ -24,70 +21,6 @@ _ENDINGS = {
     "hung": "ended after a hang",
     "out of memory": "ran out of memory",
 }
-_SPANS = frozenset(("seconds", "age", "delay"))
-
-
-def _kebab(name: str) -> str:
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
-
-
-class Fact(msgspec.Struct, frozen=True, tag_field="fact", tag=_kebab):
-    """Base of all facts: `line` is what is said of one, with its fields filled in."""
-
-    line: ClassVar[str] = ""
-    severity: ClassVar[Level] = "info"
-
-    def describe(self) -> str:
-        """One line for people, safe for a terminal."""
-        return clean(self._text())
-
-    def level(self) -> Level:
-        """How much it should alarm whoever reads it."""
-        return self.severity
-
-    def about(self, name: str) -> bool:
-        """Whether it concerns the slot or the group of that name, or one of the group's slots."""
-        concerned = getattr(self, "slot", "") or getattr(self, "group", "") or getattr(self, "name", "")
-        return bool(concerned == name or concerned.startswith(f"{name}."))
-
-    def _text(self) -> str:
-        said = asdict(self)
-        said |= {name: span(said[name]) for name in _SPANS & said.keys()}
-        return self.line.format_map(said)
-
-
-class Group(Fact, frozen=True):
-    """Base of what happens to a group."""
-
-    group: str
-
-
-class Release(Group, frozen=True):
-    """Base of what happens to a release of a group."""
-
-    release: int
-
-
-class Slot(Fact, frozen=True):
-    """Base of what happens in a slot."""
-
-    slot: str
-
-
-class Process(Slot, frozen=True):
-    """Base of what happens to a slot's process."""
-
-    pid: int
-
-
-class Intrusion(Fact, frozen=True):
-    """Base of what a peer should not have tried, `count` times since this was said last."""
-
-    severity = "warning"
-    uid: int
-    pid: int
-    why: str
-    count: int = 1
 
 
 class ClusterStarted(Fact, frozen=True):
@@ -285,6 +218,93 @@ class Scaled(Group, frozen=True):
     new: int
 
 
+class RollStarted(Release, frozen=True):
+    """A group is to come onto this release."""
+
+    line = "{group}: rolling from release {old} to {release}: {why}"
+    old: int
+    why: str
+
+
+class RollMoved(Release, frozen=True):
+    """A roll has come to a new stage; `slot` is the canary's, `moved` of `count` slots have the new release."""
+
+    stage: str
+    moved: int
+    count: int
+    slot: str = ""
+
+    def about(self, name: str) -> bool:
+        return name == self.group
+
+    def _text(self) -> str:
+        texts = {
+            "canary": f"{self.slot} goes first",
+            "rolling": f"{self.moved} of {self.count} moved",
+            "settling": f"all {self.count} have moved",
+        }
+        return f"{self.group}: release {self.release} {self.stage}: {texts.get(self.stage, '')}"
+
+
+class RollDone(Release, frozen=True):
+    """The last old worker is gone; `left`: held slots that keep another release."""
+
+    old: int
+    workers: int
+    seconds: float
+    left: list[str]
+
+    def _text(self) -> str:
+        number = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        left = f"; held and not moved: {', '.join(self.left)}" if self.left else ""
+        return f"{self.group}: release {self.release} is live, {number}, took {span(self.seconds)}{left}"
+
+
+class RollAborted(Release, frozen=True):
+    """The new release was not good enough; the old one goes on. `slot`: where that was seen; `trace`: its last words,
+    a traceback or the end of its log."""
+
+    line = "{group}: release {release} was aborted while {stage}: {reason}; release {old} goes on serving"
+    severity = "error"
+    old: int
+    stage: str
+    reason: str
+    slot: str = ""
+    trace: str = ""
+
+    def about(self, name: str) -> bool:
+        return name in (self.group, self.slot)
+
+    def _text(self) -> str:
+        stage = {"canary": "its canary was tried"}.get(self.stage, self.stage)
+        return self.line.format_map({**asdict(self), "stage": stage})
+
+
+class RolledBack(Release, frozen=True):
+    """After a roll that was aborted: nothing is left of the new release, and this one serves alone."""
+
+    line = "{group}: release {release} serves alone again"
+
+
+class GroupAdded(Group, frozen=True):
+    line = "{group} is new: {count} workers"
+    count: int
+
+
+class GroupRemoved(Group, frozen=True):
+    line = "{group} is no longer in the configuration and is drained"
+
+
+class WorkerWorn(Process, frozen=True):
+    line = "{slot} is to be replaced: {why} (pid {pid})"
+    why: str
+
+
+class ConfigReloaded(Fact, frozen=True):
+    line = "configuration reloaded: {changes} changes"
+    changes: int
+
+
 class CommandGiven(Fact, frozen=True, tag="command"):
     verb: str
     arguments: dict[str, Any]
@@ -329,20 +349,3 @@ _decoder: msgspec.json.Decoder[Fact] = msgspec.json.Decoder(reduce(or_, FACTS))
 def decode(line: bytes) -> Fact:
     """The fact of a line of the journal; raises msgspec.MsgspecError if it is none that this bkd knows."""
     return _decoder.decode(line)
-
-
-def signal_name(number: int) -> str:
-    """`SIGKILL` for 9; real-time signals have no names."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def span(seconds: float) -> str:
-    """How long: `14 ms`, `3.2 s`, `45 s`, `12 min`, `5.5 h`."""
-    if seconds < 0.9995:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

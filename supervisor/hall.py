@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 
 from ..ipc.errors import FrameError
-from ..ipc.message import BootFailed, Command, Envelope, Hello, Ping, Ready, body
+from ..ipc.message import BootFailed, Command, Envelope, Hello, Imported, Ping, Ready, body
 from . import events, procfs
 from .commands import Commands
 from .connection import Connection
@@ -24,10 +24,10 @@ class Hall:
         commands: Commands,
         post: Callable[[events.Event], None],
         keeper_pid: int,
-        ask_again: Callable[[Process], None],
+        welcome: Callable[[Process], None],
     ) -> None:
         self.registry, self.loaders, self.commands = registry, loaders, commands
-        self.post, self.keeper_pid, self.ask_again = post, keeper_pid, ask_again
+        self.post, self.keeper_pid, self.welcome = post, keeper_pid, welcome
 
     def admit(self, connection: Connection, hello: Hello) -> str:
         """A worker or zygote says hello with the token of its spawn."""
@@ -58,7 +58,7 @@ class Hall:
         connection.worker = process.worker
         process.connection = connection
         self.loaders.spawned(process.worker, hello.pid, hello.start)
-        self.ask_again(process)
+        self.welcome(process)
         if hello.ready:
             self.post(events.BecameReady(process.worker))
 
@@ -81,9 +81,12 @@ class Hall:
         match envelope.op:
             case Ping.op:
                 ping = body(envelope, Ping)
-                self.post(events.Pinged(process.worker, ping.lag, ping.in_flight, ping.oldest, ping.rss, ping.cpu))
+                self.post(_pinged(process.worker, ping))
             case Ready.op:
                 self.post(events.BecameReady(process.worker))
+            case Imported.op:
+                files = body(envelope, Imported).files
+                self.loaders.imported(process.group, process.release, files, process.worker)
             case BootFailed.op:
                 self.post(events.BootFailed(process.worker, body(envelope, BootFailed).reason))
             case _:
@@ -98,3 +101,7 @@ class Hall:
     def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
         """A client gives a command."""
         self.commands.give(connection, envelope.id, command, who)
+
+
+def _pinged(worker: int, ping: Ping) -> events.Pinged:
+    return events.Pinged(worker, ping.lag, ping.in_flight, ping.oldest, ping.rss, ping.cpu, ping.served)

@@ -6,7 +6,7 @@ from ..ipc.errors import BkdError
 from .places import FILE, folder_name
 
 CONFIG = """\
-# Start it with "bkd start", look at it with "bkd status", and after a change of the code "bkd stop" and "bkd start".
+# Start it with "bkd start", look at it with "bkd status", and after a change of the code "bkd restart".
 
 [app]
 name = "{name}"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from .facts import Dropped, Fact, decode
+from .fact import Fact
+from .facts import Dropped, decode
 from .inotify import Watch
 from .logfiles import Stream
 from .rotation import move
@@ -36,11 +37,15 @@ class Journal:
         self.lost = 0
         self.fault = ""
         self._path = Path(folder) / NAME
-        self._limit, self._keep = limit, keep
+        self.bound(limit=limit, keep=keep)
         self._unsaid = 0
         self._descriptor = -1
         self._size = 0
         self._torn = False
+
+    def bound(self, *, limit: int, keep: int) -> None:
+        """How large a file may be, and how many older ones stay."""
+        self._limit, self._keep = limit, keep
 
     def write(self, fact: Fact) -> None:
         """Append one fact; `fault` says what went wrong with it, if anything."""

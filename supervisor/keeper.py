@@ -38,7 +38,15 @@ NO_ROOM = 1.0
 LEAVING = 1.5
 LOOK = 0.02
 MASTER = "from bkd.supervisor.master import main; main()"
-BLANK = "from bkd.workers.zygote import main; main()"
+BLANK = """\
+try:
+    from bkd.workers.zygote import main
+except Exception as error:
+    import sys
+    sys.stderr.write(f"bkd: {sys.executable} cannot import bkd: {type(error).__name__}: {error}\\n")
+    sys.exit(96)
+main()
+"""
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
 

@@ -18,11 +18,23 @@ CLEARED = 120.0  # seconds a failed start has for ending what it began; its own 
 def start_from_file(options: dict[str, Any]) -> int:
     """`bkd start`: find the configuration, then become the keeper."""
     try:
+        if options.get("watch"):
+            _check_watch(options)
         path = places.find_config(options.get("config"), os.environ)
     except BkdError as error:
         sys.stderr.write(f"bkd: {error}\n")
         return 2
     return start({**options, "config": path})
+
+
+def _check_watch(options: dict[str, Any]) -> None:
+    """Raises BkdError when watch mode is impossible."""
+    from importlib.util import find_spec
+
+    if options.get("daemon"):
+        raise BkdError("--watch shows in the foreground what becomes of an edit; leave -d out")
+    if find_spec("watchfiles") is None:
+        raise BkdError("--watch needs watchfiles: pip install 'bkd[watch]'")
 
 
 def start(options: dict[str, Any]) -> int:

@@ -1,9 +1,11 @@
 """The listening sockets of a cluster: bound by the keeper on order, and kept by it over the death of a master."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ class Listeners:
     def __init__(self, keeper: KeeperLink, found: dict[str, int]) -> None:
         self.keeper = keeper
         self.found = found
+        self._reserved = False
 
     async def control(self, path: str) -> int:
         """The control socket, for the owner only."""
@@ -48,6 +51,26 @@ class Listeners:
                 raise ListenError(f"{text}: socket activation is not supported yet; give an address")
         except KeeperError as error:
             raise ListenError(f"cannot listen on {text}: {error}{_holder(address, error.errno)}") from error
+
+    @contextlib.contextmanager
+    def reserving(self) -> Iterator[None]:
+        """What is bound meanwhile is for somebody who is not there yet."""
+        self._reserved = True
+        try:
+            yield
+        finally:
+            self._reserved = False
+
+    def keep(self, wanted: set[str]) -> None:
+        """Close every web listener but these, unless some are being reserved."""
+        if not self._reserved:
+            self.close(set(self.found) - wanted - {CONTROL})
+
+    def close(self, names: set[str]) -> None:
+        """Close these, here and in the keeper."""
+        for name in names:
+            os.close(self.found.pop(name))
+            self.keeper.tell("close", name=name)
 
     def unlink(self) -> None:
         """The keeper is gone and cannot remove the socket files any more."""

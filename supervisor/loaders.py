@@ -6,12 +6,15 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from .. import __version__
 from ..ipc.errors import FrameError
 from ..ipc.message import (
+    NO_BKD,
+    OTHER_VERSION,
     Become,
     Envelope,
     Fork,
@@ -28,6 +31,7 @@ from ..ipc.message import (
 from ..ipc.processes import start_time
 from . import actions, events
 from .balance import Balance
+from .config.schema import GroupSection
 from .connection import Connection
 from .context import Context
 from .keeper import BLANK, BLANK_ENV
@@ -35,6 +39,13 @@ from .keeperlink import KeeperError
 from .registry import LoaderProcess, Process, Registry
 
 HELLO_LIMIT = 15.0
+
+
+class Watching(Protocol):
+    """Whoever wants to know which source files are imported."""
+
+    def imported(self, group: str, release: int, files: list[str], worker: int = 0, *, failed: bool = False) -> None:
+        """Called before the event of what was loaded, or failed to load."""
 
 
 class Loaders:
@@ -48,6 +59,7 @@ class Loaders:
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.context, self.registry, self.balance, self._run = context, registry, balance, run
+        self.watching: Watching | None = None
 
     # -- orders
 
@@ -55,7 +67,7 @@ class Loaders:
         """Start a zygote for this release; `LoaderReady` or `LoaderFailed` will follow."""
         loader = LoaderProcess(action.group, action.release)
         self.registry.add(loader)
-        self._run(self._start(loader, self._take_blank(action.group)))
+        self._run(self._start(loader, self._take_blank(loader)))
 
     def drop(self, action: actions.DropLoader) -> None:
         """End a zygote; what was ordered from it and is not there will not come."""
@@ -88,11 +100,11 @@ class Loaders:
             for worker in sorted(loader.forks):
                 connection.send(_order(self.registry.workers[worker]))
         else:
-            self._send_load(connection, loader.group, loader.release, f"{loader.group}.zygote", solo=False)
+            self._send_load(connection, loader.key, f"{loader.group}.zygote", solo=False)
 
     def admit_solo(self, process: Process, connection: Connection) -> None:
         """A process that is to become one worker has connected."""
-        self._send_load(connection, process.group, process.release, process.slot, solo=True)
+        self._send_load(connection, (process.group, process.release), process.slot, solo=True)
 
     def heard(self, loader: LoaderProcess, envelope: Envelope) -> None:
         """A message of a zygote."""
@@ -106,22 +118,35 @@ class Loaders:
                 if process is not None:
                     self._spawn_failed(process, f"fork: {failed.reason}")
             case Loaded.op:
-                self._loaded(loader, body(envelope, Loaded))
+                loaded = body(envelope, Loaded)
+                self.imported(*loader.key, loaded.files)
+                self._loaded(loader, loaded)
             case LoadFailed.op:
-                self._load_failed(loader, body(envelope, LoadFailed))
+                failure = body(envelope, LoadFailed)
+                self.imported(*loader.key, failure.files, failed=True)
+                self._load_failed(loader, failure)
             case _:
                 raise FrameError(f"a zygote may not say {envelope.op[:80]}")
 
     def heard_solo(self, process: Process, connection: Connection, envelope: Envelope) -> None:
         """A message of a process that is to become a worker; it ends by itself when the import fails."""
         if envelope.op == Loaded.op:
-            connection.send(Become(process.worker, process.slot, process.token, process.tree, process.log))
+            self.imported(process.group, process.release, body(envelope, Loaded).files, process.worker)
+            connection.send(
+                Become(process.worker, process.slot, process.token, process.tree, process.log, process.seat)
+            )
         elif envelope.op == LoadFailed.op:
             failed = body(envelope, LoadFailed)
+            self.imported(process.group, process.release, failed.files, process.worker, failed=True)
             self.context.last_trace = failed.trace
             self.context.post(events.BootFailed(process.worker, failed.reason))
         else:
             raise FrameError(f"a loading worker may not say {envelope.op[:80]}")
+
+    def imported(self, group: str, release: int, files: list[str], worker: int = 0, *, failed: bool = False) -> None:
+        """A release, or this worker of it, has imported source files."""
+        if self.watching is not None:
+            self.watching.imported(group, release, files, worker, failed=failed)
 
     def spawned(self, worker: int, pid: int, start: int) -> None:
         """The worker's process is known, from the zygote or from the worker itself, whoever was first."""
@@ -139,17 +164,27 @@ class Loaders:
     def ended(self, loader: LoaderProcess, status: int | None) -> None:
         """The keeper reaped this zygote."""
         self.registry.forget(loader)
-        how = "unknown status" if status is None else _how(os.waitstatus_to_exitcode(status))
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        how = "unknown status" if code is None else _how(code)
         self._forks_failed(loader, f"the zygote ended ({how})")
         event = events.LoaderGone if loader.loaded else events.LoaderFailed
-        self.context.post(event(loader.group, loader.release, f"the zygote ended: {how}", chance=random.random()))
+        why = self._misfit(loader, code) or f"the zygote ended: {how}"
+        self.context.post(event(loader.group, loader.release, why, chance=random.random()))
+
+    def _misfit(self, loader: LoaderProcess, code: int | None) -> str:
+        """What to do about an interpreter that has no bkd, or another one; "" when that is not what it ended of."""
+        if code not in (NO_BKD, OTHER_VERSION):
+            return ""
+        python = self._python(loader.key)
+        fault = "has no bkd" if code == NO_BKD else "has another bkd, which speaks another protocol"
+        return f"{python} {fault}; run: {python} -m pip install bkd=={__version__}"
 
     # -- inside
 
-    def _take_blank(self, group: str) -> int:
+    def _take_blank(self, loader: LoaderProcess) -> int:
         """The process that was started before the configuration was known: what it imported suits a web group."""
-        settings = self.context.settings(group)
-        if settings.kind != "web" or self.context.config.app.python:
+        release = self.context.release(*loader.key)
+        if release.settings.kind != "web" or release.python:
             return 0
         blank, self.context.blank = self.context.blank, 0
         return blank
@@ -168,24 +203,26 @@ class Loaders:
         self.context.post(events.LoaderSpawned(loader.group, loader.release, pid))
         await asyncio.sleep(HELLO_LIMIT)
         if loader.connection is None and self.registry.loaders.get(loader.key) is loader:
-            self._fail(loader, f"{self._python()} did not connect within {HELLO_LIMIT:g} s: is bkd installed there?")
+            self._fail(loader, f"{self._python(loader.key)} did not connect within {HELLO_LIMIT:g} s; see its log")
 
     async def _born(self, loader: LoaderProcess, blank: int) -> tuple[int, int]:
         birth = self._birth(loader.token)
         if blank:
             self.context.keeper.tell("birth", pid=blank, birth=birth)
             return blank, start_time(blank)
-        return await self._spawn(birth, self.context.log_path(f"{loader.group}.zygote"), BLANK_ENV)
+        python = self._python(loader.key)
+        return await self._spawn(python, birth, self.context.log_path(f"{loader.group}.zygote"), BLANK_ENV)
 
-    async def _spawn(self, birth: str, log: str, env: dict[str, str]) -> tuple[int, int]:
-        argv = [self._python(), "-P", "-c", BLANK]
+    async def _spawn(self, python: str, birth: str, log: str, env: dict[str, str]) -> tuple[int, int]:
+        argv = [python, "-P", "-c", BLANK]
         answer, _ = await self.context.keeper.order("spawn", argv=argv, birth=birth, out=log or None, env=env)
         return answer["pid"], answer["start"]
 
     async def _execute(self, process: Process) -> None:
         try:
             env = {**BLANK_ENV, "BKD_TREE": process.tree}
-            pid, start = await self._spawn(self._birth(process.token), process.log, env)
+            python = self._python((process.group, process.release))
+            pid, start = await self._spawn(python, self._birth(process.token), process.log, env)
         except KeeperError as error:
             self._spawn_failed(process, str(error))
             return
@@ -194,16 +231,16 @@ class Loaders:
     def _birth(self, token: str) -> str:
         return msgspec.json.encode({"socket": self.context.socket, "token": token}).decode() + "\n"
 
-    def _python(self) -> str:
-        return self.context.config.app.python or sys.executable
+    def _python(self, key: tuple[str, int]) -> str:
+        return self.context.release(*key).python or sys.executable
 
-    def _send_load(self, connection: Connection, group: str, release: int, log: str, *, solo: bool) -> None:
-        settings = self.context.settings(group)
-        work, descriptors = self._work(group)
+    def _send_load(self, connection: Connection, key: tuple[str, int], log: str, *, solo: bool) -> None:
+        settings = self.context.release(*key).settings
+        work, descriptors = self._work(settings)
         load = Load(
             app=self.context.config.app.name,
-            group=group,
-            release=release,
+            group=settings.name,
+            release=key[1],
             work=work,
             cwd=settings.cwd,
             env=settings.env,
@@ -212,15 +249,15 @@ class Loaders:
             orphan_timeout=self.context.config.app.orphan_timeout,
             keeper=self.context.keeper_pid,
             solo=solo,
+            watch=self.context.watch,
         )
         connection.send(load, descriptors=tuple(descriptors))
 
-    def _work(self, group: str) -> tuple[Work, list[int]]:
-        settings = self.context.settings(group)
+    def _work(self, settings: GroupSection) -> tuple[Work, list[int]]:
         if settings.kind == "python":
             return FunctionWork(settings.target, settings.ready == "notify"), []
         names = list(settings.bind)
-        slots = self.balance.page(group, settings.count, fresh=not self.context.adopting)
+        slots = self.balance.page(settings.name, settings.count, fresh=not self.context.adopting)
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]
 
     def _loaded(self, loader: LoaderProcess, loaded: Loaded) -> None:
@@ -255,12 +292,13 @@ class Loaders:
         loader.forks.clear()
 
     def _spawn_failed(self, process: Process, why: str, *, blameless: bool = False) -> None:
+        self.balance.free(process.group, process.seat)
         self.registry.forget(process)
         self.context.post(events.SpawnFailed(process.worker, why, random.random(), blameless))
 
 
 def _order(process: Process) -> Fork:
-    return Fork(process.worker, process.slot, process.token, process.tree, process.log)
+    return Fork(process.worker, process.slot, process.token, process.tree, process.log, process.seat)
 
 
 def _how(code: int) -> str:

@@ -24,30 +24,38 @@ from ..ipc.errors import BkdError
 from ..ipc.processes import redirect, start_time
 from . import banner, events, limits
 from .adoption import Adoption
-from .cluster import Cluster, Phase, founded
+from .cluster import Cluster, founded
 from .commands import Commands
 from .config.faults import ConfigError
 from .config.schema import Config
 from .context import Context
+from .deploys import Deploys
 from .effects import Effects
-from .facts import ClusterStarted, ClusterStopped, Fact, KeeperLost, MasterStarted, ReleaseFailed
+from .fact import Fact
+from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted, ReleaseFailed, RollAborted
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
+from .lastwords import with_last_words
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
 from .notyet import ignored
+from .origins import origins
 from .places import NoRunDir
 from .reconcile import hopeless
 from .registry import Registry
+from .reloads import Reloads
 from .roles import admit_groups
+from .rows import addresses, find, has_siblings
 from .server import Server
 from .setup import Options, read_config, run_dir_of
 from .tasks import Tasks
 from .terminal import Terminal
+from .timers import Timers
 from .tree import Handle
 from .turns import Turns
+from .watching import Watching
 
 BACKLOG = 2048
 CONTROL_BACKLOG = 512
@@ -100,7 +108,7 @@ class Master:
         self.journal = Journal(Path(self.run_dir), limit=config.log.rotate, keep=max(1, config.log.keep))
         self.registry = Registry()
         self.keeper = KeeperLink(options.fd)
-        self.began = time.monotonic()
+        self.began = self._saved = time.monotonic()
         self.keeper_pid = 0
         self.epoch = 1
         self.over: asyncio.Future[int]
@@ -139,30 +147,38 @@ class Master:
             keeper_pid=self.keeper_pid,
             files=self.files,
             post=self.turns.post,
+            release=lambda group, number: self.turns.cluster.groups[group].releases[number],
             is_last=self._is_last,
             listeners=self.listeners.found,
             blank=born["blank"],
             adopting=self.adopting,
+            watch=self.options.watch,
             remember=self.remember,
         )
         self._compose()
 
     def _fresh(self) -> Cluster:
         exit_when = self.config.app.exit_when or ("failed" if self.keeper_pid == 1 else "never")
-        return founded(self.config.workers, self.config.ping, exit_when_failed=exit_when == "failed")
+        config, failed = self.config, exit_when == "failed"
+        return founded(config.workers, config.ping, origins=origins(config), exit_when_failed=failed)
 
     def _remembered(self, state: State) -> Cluster:
         self.config, self.epoch, self.began = state.config, state.epoch + 1, state.began
-        self.adopting, self.announced = True, state.announced
+        self.adopting, self.announced, self._saved = True, state.announced, state.saved
         restore(self.registry, state)
         return state.cluster
 
     def _compose(self) -> None:
         self.effects = Effects(self.context, self.registry)
+        self.effects.seat()
         self.effects.leaving = self._leave
-        self.commands = Commands(self)
+        self.deploys = Deploys(self, self.listeners)
+        self.reloads = Reloads(self, self.deploys)
+        self.commands = Commands(self, self.deploys, self.reloads)
+        self.watching = Watching(self, self.deploys, self.reloads) if self.options.watch else None
+        self.effects.loaders.watching = self.watching
         self.hall = Hall(
-            self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid, self.effects.ask_again
+            self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid, self.effects.welcome
         )
         self.turns.changed = self._changed
         self.keeper.on_lost = self._keeper_lost
@@ -185,10 +201,10 @@ class Master:
             how = f"bkd stop{banner.socket_option(self.config, self.run_dir)}"
             raise StartError(f"{name} is already running (pid {holder}); stop it with `{how}`") from error
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
-        server = Server(self.config.control, self.journal, self.hall, self.epoch)
+        self.server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)
         admit_groups(self.run_dir, self.context.socket, self.config.control)
-        await server.listen(socket.socket(fileno=os.dup(control)))
+        await self.server.listen(socket.socket(fileno=os.dup(control)))
         for settings in self.config.workers.values():
             for text in settings.bind:
                 await self.listeners.web(text, self.config.base)
@@ -202,6 +218,8 @@ class Master:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
         shows = not self.options.daemon and not self.adopting
         self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
+        if self.adopting:
+            self.turns.post(events.Adopted(time.monotonic() - self._saved))
         self.turns.begin()
         self.keeper.hear(self._heard_keeper)
         self._dismiss_blank()
@@ -210,6 +228,9 @@ class Master:
             self.tasks.run(adoption.run())
         self.remember()
         self.housekeeping.begin()
+        self.tasks.run(Timers(self, self.deploys).run())
+        if self.watching is not None:
+            self.watching.begin()
         self.keeper.tell("up")
 
     def _log_to(self) -> None:
@@ -234,10 +255,11 @@ class Master:
 
     def tell(self, fact: Fact) -> None:
         """Into the journal and onto the terminal."""
+        fact = with_last_words(fact, self.registry)
         self.journal.write(fact)
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
-        if isinstance(fact, ReleaseFailed) and fact.trace:
+        if isinstance(fact, ReleaseFailed | RollAborted) and fact.trace:
             logger.error("{}", fact.trace.rstrip())
 
     def _changed(self) -> None:
@@ -247,6 +269,7 @@ class Master:
             self.remember()
         if self._saving is None:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY, self.remember)
+        self.listeners.keep(addresses(self.turns.cluster))
         if self.options.daemon and not self.announced:
             self._announce_start()
 
@@ -258,7 +281,17 @@ class Master:
         workers, loaders = records(self.registry)
         first = stamp(self.keeper_pid, self.keeper_start)
         self.memory.keep(
-            State(*first, self.epoch, self.began, self.announced, self.config, self.turns.cluster, workers, loaders)
+            State(
+                *first,
+                self.epoch,
+                self.began,
+                time.monotonic(),
+                self.announced,
+                self.config,
+                self.turns.cluster,
+                workers,
+                loaders,
+            )
         )
 
     def _announce_start(self) -> None:
@@ -268,10 +301,19 @@ class Master:
             self.announced = True
             self._say_start(f"bkd: {why}\n", 1)
             self.turns.post(events.StopAsked(why, code=1))
-        elif all(slot_is_up(slot) for _, slot in cluster.slots()):
+        elif all(slot.is_up for _, slot in cluster.slots()):
             self.announced = True
             self.remember()
             self._say_start("", 0)
+
+    def configure(self, config: Config) -> None:
+        """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
+        admit_groups(self.run_dir, self.context.socket, config.control)
+        before = self.context.ping_period
+        self.config = self.context.config = config
+        self.context.repaced = self.context.repaced or self.context.ping_period != before
+        self.server.control = config.control
+        self.journal.bound(limit=config.log.rotate, keep=max(1, config.log.keep))
 
     def _say_start(self, text: str, code: int) -> None:
         trace = self.context.last_trace if code else ""
@@ -281,13 +323,9 @@ class Master:
         redirect(f"{self.run_dir}/log/bkd.log")
 
     def _is_last(self, worker: int) -> bool:
-        """Whether nobody else of its group will take what is queued."""
-        cluster = self.turns.cluster
-        name = cluster.places.get(worker, "")
-        group = cluster.groups.get(name.rpartition(".")[0])
-        if group is None or cluster.closing is not None:
-            return True
-        return not any(slot.active and slot.active.phase == Phase.READY for slot in group.slots.values())
+        """Whether nobody else that listens where it does will take what is queued."""
+        place = find(self.turns.cluster, worker)
+        return place is None or self.turns.cluster.closing is not None or not has_siblings(place)
 
     # -- the keeper
 
@@ -308,6 +346,9 @@ class Master:
             handle.close()
 
     def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP and not self.options.tty:
+            self.tasks.run(self.reloads.by_signal())
+            return
         name = STOP_SIGNALS.get(signal.Signals(number))
         if number == signal.SIGHUP and self.options.tty:
             name = "the terminal was closed"
@@ -351,8 +392,3 @@ def private_log(path: str) -> TextIO:
     """The file, made for the owner and the group only."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     return os.fdopen(descriptor, "a", buffering=1)
-
-
-def slot_is_up(slot: Any) -> bool:
-    """Whether a start may call this slot done: it is ready, or has finished its work."""
-    return bool(slot.done or slot.held or (slot.active is not None and slot.active.phase == Phase.READY))

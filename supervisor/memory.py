@@ -11,11 +11,11 @@ import msgspec
 from loguru import logger
 
 from .cluster import Cluster
-from .config.schema import Config
+from .config.schema import Config, GroupSection
 from .procfs import boot_id
 from .registry import LoaderProcess, Process, Registry
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
@@ -30,6 +30,7 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     pid: int
     start: int
     log: str
+    seat: int
 
 
 class LoaderRecord(msgspec.Struct, frozen=True):
@@ -44,8 +45,8 @@ class LoaderRecord(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """One whole file. `keeper` and `keeper_start` say under whom it was written; `announced`: whoever
-    waits for the start was told how it ended."""
+    """One whole file, of the monotonic moment `saved`. `keeper` and `keeper_start` say under whom it was written;
+    `announced`: whoever waits for the start was told how it ended."""
 
     schema: int
     boot: str
@@ -53,6 +54,7 @@ class State(msgspec.Struct, frozen=True):
     keeper_start: int
     epoch: int
     began: float
+    saved: float
     announced: bool
     config: Config
     cluster: Cluster
@@ -124,7 +126,7 @@ def _private(path: str, flags: int) -> int:
 def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]:
     """The processes as rows."""
     workers = [
-        WorkerRecord(p.worker, p.group, p.slot, p.release, p.token, p.tree, p.pid, p.start, p.log)
+        WorkerRecord(p.worker, p.group, p.slot, p.release, p.token, p.tree, p.pid, p.start, p.log, p.seat)
         for p in registry.workers.values()
     ]
     loaders = [LoaderRecord(p.group, p.release, p.token, p.pid, p.start, p.loaded) for p in registry.loaders.values()]
@@ -134,7 +136,9 @@ def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]
 def restore(registry: Registry, state: State) -> None:
     """The processes back in the registry; those that have ended meanwhile have no living handle."""
     for row in state.workers:
-        process = Process(row.worker, row.group, row.slot, row.release, row.token, row.tree, log=row.log)
+        settings = _settings(state, row)
+        process = Process(row.worker, row.group, row.slot, row.release, settings, row.token, row.tree, log=row.log)
+        process.seat = row.seat
         registry.add(process)
         if row.pid:
             registry.born(process, row.pid, row.start)
@@ -143,6 +147,15 @@ def restore(registry: Registry, state: State) -> None:
         registry.add(loader)
         if one.pid:
             registry.born(loader, one.pid, one.start)
+
+
+def _settings(state: State, row: WorkerRecord) -> GroupSection:
+    """Those of its release; of one that has been forgotten since, only leftovers are still to be swept up."""
+    group = state.cluster.groups.get(row.group)
+    if group is None:
+        return GroupSection(row.group, "python")
+    release = group.releases.get(row.release)
+    return release.settings if release is not None else group.settings
 
 
 def stamp(keeper: int, keeper_start: int) -> tuple[int, str, int, int]:

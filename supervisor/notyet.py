@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from .config.faults import Fault
 from .config.schema import Config, GroupSection
 
-_IGNORED = ("max_requests", "max_lifetime", "max_memory", "restart_every", "restart_at", "may")
+_IGNORED = ("may",)
 _REFUSED = ("user", "group", "umask")
 
 

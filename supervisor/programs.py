@@ -36,11 +36,11 @@ class Programs:
         self.status.pop(process.worker, None)
 
     async def _start(self, process: Process) -> None:
-        settings = self.context.settings(process.group)
+        settings = process.settings
         check = readiness.parse(settings.ready)
         if isinstance(check, LogReady) and not process.log:
             process.log = str(Path(self.context.run_dir, "log", f"{process.slot}.log"))
-        process.log_offset = _size(process.log)
+        process.log_offset = size_of(process.log)
         notified = asyncio.Event()
         deadline = time.monotonic() + settings.start_timeout
         try:
@@ -64,7 +64,7 @@ class Programs:
         notified = asyncio.Event()
         self._listen(process, notified)
         if not ready:
-            settings = self.context.settings(process.group)
+            settings = process.settings
             deadline = time.monotonic() + settings.start_timeout
             self._run(self._await_ready(process, readiness.parse(settings.ready), notified, deadline))
 
@@ -86,7 +86,7 @@ class Programs:
         self.context.post(events.BecameReady(process.worker, watched=False))
 
     async def _spawn(self, process: Process, notify: NotifySocket) -> tuple[int, int]:
-        settings = self.context.settings(process.group)
+        settings = process.settings
         env = {
             **settings.env,
             "BKD_SLOT": process.slot,
@@ -117,7 +117,8 @@ class Programs:
         return sock
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+    """Bytes of a file, 0 when it is not there yet."""
     try:
         return Path(path).stat().st_size if path else 0
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass, field
 
+from .config.schema import GroupSection
 from .connection import Connection
 from .tree import Handle
 
@@ -11,12 +12,14 @@ EARLY = 1000
 
 @dataclass
 class Process:
-    """A worker's process as the shell knows it. `tree` marks its descendants' environment; `asked`: it is to drain."""
+    """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
+    environment; `seat`: its place in the balance page; `asked`: it is to drain."""
 
     worker: int
     group: str
     slot: str
     release: int
+    settings: GroupSection
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     tree: str = field(default_factory=lambda: secrets.token_hex(8))
     pid: int = 0
@@ -25,6 +28,7 @@ class Process:
     connection: Connection | None = None
     log: str = ""
     asked: bool = False
+    seat: int = 0
     log_offset: int = 0
 
 

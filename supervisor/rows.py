@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .cluster import Cluster, Group, Slot, Worker
-from .facts import Fact
+from .cluster import Cluster, Group, Phase, Release, Slot, Worker
+from .fact import Fact
 
 
 class Place(NamedTuple):
@@ -56,6 +56,39 @@ def without_worker(cluster: Cluster, place: Place, slot: Slot) -> Cluster:
     return with_slot(cluster, place.group, replace(slot, workers=workers))
 
 
+def forgiven(slot: Slot) -> Slot:
+    """The slot without its past."""
+    return replace(
+        slot, score=0.0, next_try=0.0, failed="", done=False, charged=(), outside=(), looping=False, boot_failures=0
+    )
+
+
 def told(cluster: Cluster, fact: Fact) -> Cluster:
     """One more fact for the journal."""
     return replace(cluster, news=(*cluster.news, fact))
+
+
+def with_release(cluster: Cluster, group: str, release: Release) -> Cluster:
+    """The cluster with this release in place of the one of its number."""
+    row = cluster.groups[group]
+    return with_group(cluster, replace(row, releases={**row.releases, release.number: release}))
+
+
+def has_siblings(place: Place) -> bool:
+    """Whether another worker serves where this one does and is to stay."""
+    group, here = place.group, place.group.releases[place.worker.release].settings.bind
+    return any(
+        worker.phase == Phase.READY and worker.id != place.worker.id and _listens(group, worker, here)
+        for slot in group.slots.values()
+        for worker in slot.staying
+    )
+
+
+def _listens(group: Group, worker: Worker, bind: list[str]) -> bool:
+    return group.releases[worker.release].settings.bind == bind
+
+
+def addresses(cluster: Cluster) -> set[str]:
+    """Every address that a release of some group serves, or will."""
+    releases = (release for group in cluster.groups.values() for release in group.releases.values())
+    return {text for release in releases for text in release.settings.bind}

@@ -23,6 +23,7 @@ class Options:
     bind: list[str] = field(default_factory=list)
     daemon: bool = False
     tty: bool = False
+    watch: bool = False
 
     def logs_to_files(self, config: Config) -> bool:
         """`[log] mode`, `auto` is inherit as PID 1 or under the journal. In the background it is always files."""

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from .. import __version__
-from . import procfs
-from .cluster import Cluster, Exit, Group, Loader, Phase, Slot, Worker
+from . import procfs, rolls
+from .cluster import Cluster, Exit, Group, Loader, Phase, Release, Slot, Stage, Worker
 from .config.schema import Config
 from .config.units import format_duration, format_size
 from .exits import LOOP_CALM
@@ -38,13 +38,13 @@ def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
         "name": group.name,
         "kind": group.settings.kind,
         "count": group.count,
-        "ready": sum(1 for slot in group.slots.values() if _is_ready(slot)),
+        "ready": sum(1 for slot in group.slots.values() if slot.serves),
         "release": group.current,
         "bind": list(group.settings.bind),
-        "roll": None,
+        "roll": _roll(group, now),
         "breaker": "closed" if group.breaker.open_since is None else "open",
         "helpers": [
-            {"role": "zygote", "release": release.number, "pid": release.pid, "state": STATES[release.loader]}
+            _helper(group, release)
             for release in group.releases.values()
             if release.pid and release.loader in (Loader.LOADING, Loader.READY)
         ],
@@ -53,9 +53,38 @@ def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
     }
 
 
+def _roll(group: Group, now: float) -> dict[str, Any] | None:
+    roll = group.roll
+    if roll is None:
+        return None
+    arrived = rolls.moved(group) if roll.stage in (Stage.ROLLING, Stage.SETTLING) else 0
+    return {
+        "release": roll.new,
+        "from": roll.old,
+        "stage": str(roll.stage),
+        "moved": arrived,
+        "count": len(group.eligible()),
+        "age": round(now - roll.began, 3),
+        "reason": roll.fault or None,
+    }
+
+
+def _helper(group: Group, release: Release) -> dict[str, Any]:
+    """A zygote; `pss` is what would be free without it, asked only for releases that are kept for a rollback."""
+    facts = procfs.read(release.pid)
+    return {
+        "role": "zygote",
+        "release": release.number,
+        "pid": release.pid,
+        "state": STATES[release.loader],
+        "rss": facts.rss if facts is not None else None,
+        "pss": procfs.pss(release.pid) if release.number < group.current and group.roll is None else None,
+    }
+
+
 def reason(group: Group, now: float) -> str:
     """Why the group is not as one would like it, "" when all is well."""
-    release = group.releases[group.current]
+    release = group.release
     if release.loader == Loader.FAILED:
         wait = format_duration(max(0.0, release.next_try - now), rough=True)
         return f"release {release.number} does not load: {release.why}; next try in {wait}"
@@ -71,12 +100,8 @@ def _is_looping(slot: Slot, now: float) -> bool:
     return slot.looping and now - slot.scored_at < LOOP_CALM
 
 
-def _is_ready(slot: Slot) -> bool:
-    return slot.active is not None and slot.active.phase == Phase.READY
-
-
 def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, Any]:
-    worker = slot.active or (slot.workers[-1] if slot.workers else None)
+    worker = _shown(slot)
     row: dict[str, Any] = {
         "name": slot.name,
         "pid": worker.pid or None if worker else None,
@@ -87,8 +112,23 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, A
         **_vitals(cluster, worker, now),
         "next_try": round(slot.next_try - now, 3) if slot.next_try > now else None,
         "last_exit": _exit(slot.last_exit, now),
+        "beside": [
+            {"pid": other.pid or None, "state": _phase(other), "release": other.release}
+            for other in slot.workers
+            if other is not worker
+        ],
     }
     return row
+
+
+def _shown(slot: Slot) -> Worker | None:
+    """The worker that serves in this slot; of those that do not, the newest."""
+    staying = [worker for worker in slot.staying if worker.phase == Phase.READY] or slot.staying or list(slot.workers)
+    return staying[-1] if staying else None
+
+
+def _phase(worker: Worker) -> str:
+    return "draining" if worker.ending is not None else str(worker.phase)
 
 
 def _vitals(cluster: Cluster, worker: Worker | None, now: float) -> dict[str, Any]:
@@ -133,9 +173,8 @@ def state(slot: Slot, now: float) -> str:
     """`starting ready draining backoff failed held done`."""
     if slot.held:
         return "held"
-    worker = slot.active
-    if worker is not None:
-        return str(worker.phase)
+    if slot.staying:
+        return "ready" if slot.serves else "starting"
     if slot.workers:
         return "draining"
     if slot.failed:
@@ -170,7 +209,20 @@ def _head(group: dict[str, Any]) -> str:
     breaker = "  breaker open" if group["breaker"] == "open" else ""
     text = f"{group['name']} ({group['kind']})  {group['ready']}/{group['count']} ready  release {group['release']}"
     reason = f"\n  ! {group['reason']}" if group["reason"] else ""
-    return f"{text}{where}{breaker}{reason}"
+    roll = f"\n  > {_rolling(group['roll'])}" if group["roll"] else ""
+    return f"{text}{where}{breaker}{_kept(group)}{roll}{reason}"
+
+
+def _kept(group: dict[str, Any]) -> str:
+    kept = [helper for helper in group["helpers"] if helper["release"] < group["release"] and not group["roll"]]
+    sizes = [f"{helper['release']} ({format_size(helper['pss'] or 0, rough=True)})" for helper in kept]
+    return f"  kept for rollback: {', '.join(sizes)}" if sizes else ""
+
+
+def _rolling(roll: dict[str, Any]) -> str:
+    moved = f" {roll['moved']}/{roll['count']}" if roll["stage"] in ("rolling", "settling") else ""
+    age = format_duration(roll["age"], rough=True)
+    return f"release {roll['from']} -> {roll['release']}: {roll['stage']}{moved} for {age}"
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from .actions import Action
 from .apply import apply
 from .cluster import Cluster
 from .events import Event, NewsTold, Overslept, Pinged, Taken
-from .facts import Fact
+from .fact import Fact
 from .reconcile import reconcile
 from .watch import NEVER
 

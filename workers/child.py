@@ -39,9 +39,9 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     pulse = Pulse(spawn.socket, spawn.load, spawn.order)
     try:
         _settle(spawn)
-        pulse.begin()
         application.ipc.attach(pulse)
-        code = serve(listeners, pulse, slot_index(spawn.order.slot))
+        pulse.begin()
+        code = serve(listeners, pulse, spawn.order.seat)
     except SystemExit as end:
         code = _exit_code(end)
     except BaseException:  # noqa: BLE001 - the traceback is the worker's last word
@@ -49,11 +49,6 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     finally:
         pulse.finish()
         _end(code)
-
-
-def slot_index(slot: str) -> int:
-    """0 for `web.1`."""
-    return int(slot.rpartition(".")[2]) - 1
 
 
 def _settle(spawn: Spawn) -> None:

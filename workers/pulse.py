@@ -13,7 +13,6 @@ import signal
 import threading
 from collections.abc import Callable
 from time import monotonic, process_time, sleep  # bound before an application can patch them
-from typing import Any
 
 from setproctitle import setproctitle
 
@@ -21,6 +20,7 @@ from ..ipc import application, message
 from ..ipc.errors import BkdError, NotConnected
 from ..ipc.link import Link
 from ..ipc.processes import redirect, start_time
+from .sources import Sources
 from .supervision import Load
 
 CONNECT_LIMIT = 5.0
@@ -28,6 +28,7 @@ QUICK_BOOT = 0.03
 LAST_WORD = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
+FASTEST, SLOWEST = 0.05, 60.0
 _log = logging.getLogger("bkd")
 
 
@@ -60,6 +61,10 @@ class Pulse:
     def __init__(self, path: str, load: message.Load, order: message.Fork) -> None:
         self.slot = order.slot
         self._path, self._load, self._order = path, load, order
+        self.begun = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._period = load.ping
+        self._sources = Sources() if load.watch else None
         self._title = f"bkd: {load.app} {order.slot} r{load.release}"
         self._probe: Probe | None = None
         self._measure: Callable[[], Load] = Load
@@ -74,6 +79,8 @@ class Pulse:
 
     def begin(self) -> None:
         """Start the thread."""
+        if self._sources is not None:
+            self._sources.skip()
         self._retitle("starting")
         threading.Thread(target=self._run, name="bkd-pulse", daemon=True).start()
 
@@ -83,10 +90,13 @@ class Pulse:
         """Measure this loop's lag from now on."""
         self._measure = load
         self._probe = Probe(loop)
+        self.loop = loop
+        self.begun.set()
 
     def ready(self) -> None:
         """The work is being done from now on."""
         self._ready = True
+        self.begun.set()
         self._retitle("ready")
         os.eventfd_write(self._wake, 1)
 
@@ -141,19 +151,22 @@ class Pulse:
 
     def _serve(self, link: Link) -> None:
         """Ping and obey on one connection until it breaks."""
-        period = self._load.ping
         poll = select.poll()
         poll.register(link.sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         beat = monotonic()
+        if self._sources is not None:
+            self._sources.again()
         with contextlib.closing(link):
             self._obey(link.waiting())
             while True:
                 self._tell_ready(link)
                 now = monotonic()
+                beat = min(beat, now + self._period)
                 if now >= beat:
-                    link.send(self._ping(now, overslept=now - beat > period + 1.0))
-                    beat = now + period
+                    link.send(self._ping(now, overslept=now - beat > self._period + 1.0))
+                    self._tell_imported(link)
+                    beat = now + self._period
                 for fd, _happened in poll.poll(max(0.0, beat - now) * 1000 + 1):
                     if fd == self._wake:
                         os.eventfd_read(self._wake)
@@ -165,20 +178,31 @@ class Pulse:
             link.send(message.Ready())
             self._told_ready.set()
 
+    def _tell_imported(self, link: Link) -> None:
+        files = self._sources.new() if self._sources is not None else []
+        if files:
+            link.send(message.Imported(files))
+
     def _ping(self, now: float, *, overslept: bool) -> message.Ping:
-        in_flight, oldest = self._measure()
+        in_flight, oldest, served = self._measure()
         lag = self._probe.lag(now, overslept=overslept) if self._probe else None
         rss = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
         return message.Ping(
-            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(process_time(), 3)
+            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(process_time(), 3), served
         )
 
-    def _obey(self, envelopes: list[Any]) -> None:
+    def _obey(self, envelopes: list[message.Envelope]) -> None:
+        """What is no order is an event of the application."""
         for envelope in envelopes:
-            if envelope.op == message.Drain.op:
-                self._asked_to_drain(message.body(envelope, message.Drain))
-            elif envelope.op == message.Reopen.op:
-                redirect(self._order.log)
+            match envelope.op:
+                case message.Drain.op:
+                    self._asked_to_drain(message.body(envelope, message.Drain))
+                case message.Reopen.op:
+                    redirect(self._order.log)
+                case message.Pace.op:
+                    self._period = min(SLOWEST, max(FASTEST, message.body(envelope, message.Pace).period))
+                case _:
+                    application.ipc.deliver(envelope.op, envelope.data)
 
     def _asked_to_drain(self, drain: message.Drain) -> None:
         with self._lock:

@@ -8,10 +8,11 @@ from ..ipc.message import Drain
 
 
 class Load(NamedTuple):
-    """What is open in this worker: requests in flight, age of the oldest in seconds."""
+    """What is open in this worker: requests in flight, age of the oldest in seconds; and how many were finished."""
 
     in_flight: int = 0
     oldest: float = 0.0
+    served: int = 0
 
 
 class Supervision(Protocol):

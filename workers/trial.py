@@ -8,6 +8,7 @@ import msgspec
 
 from ..ipc.message import Load, Loaded, LoadFailed
 from . import trace
+from .folder import enter
 from .zygote import prepare, unsafe
 
 
@@ -22,8 +23,7 @@ def main() -> None:
 def _tried(load: Load, answer: int) -> Loaded | LoadFailed:
     os.environ.update(load.env)
     try:
-        os.chdir(load.cwd)
-        sys.path.insert(0, os.path.realpath(load.cwd))
+        enter(load.cwd)
         with contextlib.redirect_stdout(sys.stderr):
             prepare(load.work)
     except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer

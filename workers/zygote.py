@@ -14,14 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.abc import PathEntryFinder
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from typing import Any, Protocol
 
 import msgspec
 from setproctitle import setproctitle
 
-from ..ipc.errors import BkdError, DeadlineError, NotConnected
+from ..ipc.errors import BkdError, DeadlineError, NotConnected, RefusedError
 from ..ipc.link import Link
 from ..ipc.message import (
+    OTHER_VERSION,
     Become,
     Envelope,
     Fork,
@@ -38,10 +49,27 @@ from ..ipc.message import (
 )
 from ..ipc.processes import redirect, start_time
 from . import child, trace
+from .folder import enter
+from .sources import INSTALLED, Sources
 from .supervision import Supervision
 
 CONNECT_LIMIT = 5.0
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
+RACE = 2.0
+
+
+class Afresh(SourceFileLoader):
+    """Knows compiled code from the source as it stands, which size and second of the last edit do not tell.
+
+    What was compiled RACE seconds after the kernel saw the source's last change is of that source; what is older is
+    compiled again. So two edits of one size within a second are two, and what is left alone comes out of the cache.
+    """
+
+    def get_data(self, path: str) -> bytes:
+        """The file's content. Raises OSError for compiled code that is not to be trusted, as if there were none."""
+        if path.endswith(".pyc") and os.stat(path).st_mtime < os.stat(self.path).st_ctime + RACE:
+            raise OSError(f"{path} may be older than {self.path}")
+        return super().get_data(path)
 
 
 class Prepared(Protocol):
@@ -59,7 +87,10 @@ class Birth(msgspec.Struct):
 
 
 def main() -> None:
-    """Entry point of a blank process: wait to be born, then serve the master until it goes."""
+    """Entry point of a blank process: wait to be born, then serve the master until it goes.
+
+    The exit code is OTHER_VERSION when the master refuses this process: the two are not of one bkd.
+    """
     setproctitle("bkd: blank")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the master ends a zygote; workers set it back
     os.environ.pop("SPT_NOENV", None)
@@ -84,6 +115,9 @@ def main() -> None:
             zygote.link = reconnected(
                 birth.socket, msgspec.structs.replace(hello, ready=zygote.loaded is not None), parent
             )
+    except RefusedError as error:
+        sys.stderr.write(f"bkd: {error}\n")
+        sys.exit(OTHER_VERSION)
     except BkdError as error:
         sys.exit(f"bkd: {error}")
 
@@ -132,24 +166,27 @@ class Zygote:
         if self.load.solo:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} loading")
-        started = time.monotonic()
+        started, sources = time.monotonic(), Sources()
         try:
             self._import()
         except BaseException as error:  # noqa: BLE001 - whatever the application raises is the answer
-            self.link.send(LoadFailed(trace.one_line(error), trace.told(error)), re=envelope.id)
+            files = sources.new(error) if self.load.watch else []
+            self.link.send(LoadFailed(trace.one_line(error), trace.told(error), files), re=envelope.id)
             if self.load.solo:
                 sys.stderr.write(trace.told(error))
                 sys.exit(1)
             return
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} ready")
-        self.loaded = Loaded(time.monotonic() - started, unsafe(self._own_descriptors()))
+        files = sources.new() if self.load.watch else []
+        self.loaded = Loaded(time.monotonic() - started, unsafe(self._own_descriptors()), files)
         self.link.send(self.loaded, re=envelope.id)
 
     def _import(self) -> None:
         """With the collector off, so that what is imported lies together and is never touched again."""
         os.environ.update(self.load.env)
-        os.chdir(self.load.cwd)
-        sys.path.insert(0, str(os.path.realpath(self.load.cwd)))
+        if self.load.watch:
+            import_afresh()
+        enter(self.load.cwd)
         gc.disable()
         self.prepared = prepare(self.load.work)
         gc.freeze()
@@ -220,6 +257,21 @@ def prepare(work: Work) -> Prepared:
             from . import function
 
             return function.prepare(work)
+
+
+def import_afresh() -> None:
+    """What is imported from now on and may be edited is what stands in the source."""
+    loaders = (ExtensionFileLoader, EXTENSION_SUFFIXES), (Afresh, SOURCE_SUFFIXES)
+    find = FileFinder.path_hook(*loaders, (SourcelessFileLoader, BYTECODE_SUFFIXES))
+    stdlib = os.path.join(os.path.dirname(os.__file__), "")
+
+    def hook(folder: str) -> PathEntryFinder:
+        if os.path.join(folder, "").startswith(stdlib) or not INSTALLED.isdisjoint(folder.split(os.sep)):
+            raise ImportError(f"nobody edits what is installed in {folder}")
+        return find(folder)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
 
 
 def unsafe(own: set[int]) -> list[str]:

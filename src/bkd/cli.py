@@ -7,7 +7,7 @@ import _signal  # the signal module loads enum, which costs as much as the whole
 import os
 import sys
 
-SIMPLE_START = {"-d": "daemon", "--daemon": "daemon"}
+SIMPLE_START = {"-d": "daemon", "--daemon": "daemon", "--watch": "watch"}
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ NEEDED = {
 DEFAULTS: dict[str, dict[str, Any]] = {
     "web": {"count": "auto", "bind": ["127.0.0.1:8000"]},
     "python": {"restart": "failure"},
-    "command": {"restart": "failure", "ready": "after:1s"},
+    "command": {"restart": "failure", "ready": "after:1s", "max_surge": 0, "max_unavailable": 1},
     "messages": {"count": "auto"},
 }
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 
 import pytest
 
@@ -178,3 +179,18 @@ def test_a_signal_without_a_master_counts_once(cluster):
     kill(cluster.process.pid, signal.SIGCONT)
     assert cluster.exit_code() == 0
     until(cluster.is_gone)
+
+
+def test_nobody_is_judged_by_what_the_last_master_saw_long_ago(launch):
+    """The state on the disk is as old as the last turn; heartbeats since then are in no file."""
+    cluster = launch(
+        ping={"interval": "600ms", "kill": "600ms"}, web={"app": "shop:app", "min_ready": "100ms", "count": 2}
+    )
+    saved = (cluster.run_dir / "state").stat().st_mtime
+    until(lambda: time.time() - (cluster.run_dir / "state").stat().st_mtime > 2.0)
+    assert (cluster.run_dir / "state").stat().st_mtime - saved < 1.0
+    before = cluster.pids("web")
+    replace_master(cluster)
+    until(lambda: all((worker["ping_age"] or 9) < 0.5 for worker in cluster.group("web")["workers"]))
+    assert cluster.pids("web") == before
+    assert cluster.events("worker-hung", "worker-late") == []

@@ -203,7 +203,7 @@ def test_websockets_run_on_and_count_as_open(listener):
             other.closed()
             socket_.send("still here")
             assert socket_.recv(timeout=5) == "STILL HERE"
-            assert group.workers[0].load() == [1, 0.0]
+            assert group.workers[0].load()[:2] == [1, 0.0]
         assert group.code(0) == 0
 
 
@@ -275,7 +275,29 @@ def test_the_age_of_waiting_requests_is_told_but_not_that_of_streams(listener):
         waiting.send("/sleep/0.5")
         until(lambda: group.workers[0].load()[1] > 0.3, "the age of the waiting one")
         assert waiting.receive()[2] == b"slept"
-        until(lambda: group.workers[0].load() == [1, 0.0], "the stream alone")
+        until(lambda: group.workers[0].load()[:2] == [1, 0.0], "the stream alone")
+
+
+def test_what_is_over_was_served(listener):
+    """Once each: a kept connection's requests, one that fails, a client that went away, a websocket when it ends."""
+    with Group("asgi:app", [listener]).ready() as group:
+        served = lambda count: until(lambda: group.workers[0].load()[2] == count, f"{count} served")  # noqa: E731
+        client, gone = group.client(), group.client()
+        for _ in range(3):
+            client.get()
+        assert client.get("/sleep/never")[0] == 500
+        served(4)
+
+        gone.send("/sleep/0.2")
+        until(lambda: group.workers[0].load()[0] == 1, "the request")
+        gone.close()
+        served(5)
+
+        with websocket("ws://{}:{}/".format(*listener.getsockname())) as socket_:
+            socket_.send("hello")
+            assert socket_.recv(timeout=5) == "HELLO"
+            assert group.workers[0].load()[2] == 5
+        served(6)
 
 
 def test_a_request_whose_client_went_away_still_ages(listener):
@@ -360,3 +382,16 @@ def test_the_byte_shows_the_open_connections(listener, tmp_path):
         group.workers[0].drain()
         assert group.code(0) == 0
         assert slots.read_bytes()[:2] == b"\xff\0"
+
+
+def test_the_byte_of_a_worker_that_was_told_to_terminate_stays_away(listener, tmp_path):
+    slots = tmp_path / "slots"
+    slots.write_bytes(b"\xff" * 8)
+    with Group("asgi:app", [listener], slots=str(slots)).ready() as group:
+        client = group.client()
+        client.send("/sleep/60")
+        until(lambda: group.workers[0].load()[0] == 1, "the request")
+        os.kill(group.workers[0].pid, signal.SIGTERM)
+        client.closed()
+        assert group.code(0) == 1
+        assert slots.read_bytes() == b"\xff" * 8

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkd.supervisor import facts
-from bkd.supervisor.facts import FACTS, Fact, WorkerExited, decode, signal_name, span
+from bkd.supervisor.fact import Fact, signal_name, span
+from bkd.supervisor.facts import FACTS, WorkerExited, decode
 from bkd.supervisor.logfiles import clean, show
 
 EXIT = {"slot": "web.2", "pid": 7, "release": 3}

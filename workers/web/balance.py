@@ -49,9 +49,8 @@ class Balance:
         self._cells[self._index] = self._shown
 
     def leave(self) -> None:
-        """Say that this worker serves no more, unless its successor in the same slot has taken the byte over."""
-        if self._cells[self._index] == self._shown:
-            self._cells[self._index] = AWAY
+        """Say that this worker serves no more."""
+        self._cells[self._index] = AWAY
 
     def crowded(self, count: int) -> bool:
         """Whether a sibling has so much less that it should take the next connection, and is likely to."""

@@ -44,17 +44,33 @@ class Connections(set[Any]):
         self._changed()
 
 
+class Websockets(set[Any]):
+    """The tasks of open websockets; `begun` counts all there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+
+    def add(self, task: Any) -> None:
+        super().add(task)
+        self.begun += 1
+
+
 class Traffic(ServerState):
     """Everything open in this worker: connections, requests with the connection they came on, tasks of websockets.
 
     Requests in flight hold the very list `default_headers` was when they arrived. So there is one list for ever, and
-    it is changed in place: what the drain adds reaches all of them.
+    it is changed in place: what the drain adds reaches all of them. `begun` counts all requests there ever were.
     """
+
+    tasks: Websockets
 
     def __init__(self, headers: list[Header], changed: Callable[[], None]) -> None:
         super().__init__()
         self.connections = Connections(changed)
         self.requests: dict[asyncio.Task[None], Http] = {}
+        self.begun = self._served = 0
+        self.tasks = Websockets()
         self.default_headers = [*_date(), *headers]
         self.upgraded = ServerState()
         self.upgraded.connections = self.connections
@@ -72,10 +88,13 @@ class Traffic(ServerState):
     def load(self) -> Load:
         """Called in the heartbeat thread. A request's age counts from its last byte to the first of its response:
         an upload does not age, nor does a stream. A client that went away does not end its request."""
+        begun = self.begun + self.tasks.begun
         running = list(self.requests.values())
         waiting = [connection.touched for connection in running if not connection.cycle.response_started]
         oldest = monotonic() - min(waiting) if waiting else 0.0
-        return Load(len(running) + len(self.tasks), oldest)
+        in_flight = len(running) + len(self.tasks)
+        self._served = max(self._served, begun - in_flight)  # one that begins in between makes the difference smaller
+        return Load(in_flight, oldest, self._served)
 
     def work(self) -> set[asyncio.Task[None]]:
         """The tasks of requests and websockets."""
@@ -99,6 +118,7 @@ class Http(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.traffic = server_state
         self.requests = server_state.requests
         self.touched = monotonic()
 
@@ -109,6 +129,7 @@ class Http(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         self.requests[task] = self
+        self.traffic.begun += 1
         task.add_done_callback(self.requests.pop)
 
     def handle_websocket_upgrade(self) -> None:

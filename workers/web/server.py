@@ -96,7 +96,7 @@ class Server:
     def _count(self) -> None:
         """A connection came or went."""
         self._changed.set()
-        if not self._ordered.is_set():
+        if not (self._ordered.is_set() or self.terminated):
             self._balance.show(len(self._traffic.connections))
             for gate in self._gates:
                 gate.relax()

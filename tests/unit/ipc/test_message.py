@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bkd.ipc.errors import FrameError
-from bkd.ipc.message import MESSAGES, Command, Envelope, Load, WebWork, body, decode, encode
+from bkd.ipc.message import MESSAGES, Command, ConfigChanged, Envelope, Load, WebWork, body, decode, encode
 
 UNHURRIED = settings(deadline=None, max_examples=60)
 ENDLESS = b"\x91" * 900_000
@@ -40,6 +40,18 @@ def test_a_message_within_a_message():
     """A release to load carries its work and its environment."""
     load = Load(app="shop", work=WebWork("shop:app", ["127.0.0.1:8000"], 1.5), env={"NAME": "ä"})
     assert body(decode(encode(load)), Load) == load
+
+
+def test_every_field_may_be_missing():
+    """Who does not know a field yet is understood; so is who sends one that nobody here knows."""
+    for kind in MESSAGES:
+        assert body(Envelope(kind.op), kind) == kind()
+        assert body(Envelope(kind.op, data=msgspec.Raw(b"\x81\xa7unknown\xc3")), kind) == kind()
+
+
+def test_an_application_always_finds_the_changed_keys():
+    """Handlers look the list up by its name, though it be empty."""
+    assert msgspec.msgpack.decode(decode(encode(ConfigChanged())).data) == {"changed": []}
 
 
 @pytest.mark.parametrize("data", BOMBS)

@@ -1,17 +1,21 @@
 """A cluster in the hands of a test: events in, actions and facts out; the clock is a number that the test sets."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, Group, Observation, Slot, Worker, founded
+from bkd.supervisor.cluster import Cluster, Group, Observation, Origin, Phase, Slot, Stage, Worker, founded
 from bkd.supervisor.config.schema import GroupSection, PingSection
-from bkd.supervisor.facts import Fact
+from bkd.supervisor.fact import Fact
 from bkd.supervisor.reconcile import Plan, reconcile
 
 START = 1000.0
 MOST_ROUNDS = 20
+MOST_MOVES = 200
+LONGEST_NAP = 60.0
 
 A = TypeVar("A", bound=actions.Action)
 F = TypeVar("F", bound=Fact)
@@ -163,7 +167,7 @@ class Drive:
     def up(self, *, watched: bool = True) -> "Drive":
         """Everything that may run is ready now."""
         for name, group in self.cluster.groups.items():
-            if group.forks:
+            if group.release.forks:
                 self.load(name)
             for slot in list(group.slots):
                 self.ready(slot, watched=watched)
@@ -177,6 +181,76 @@ class Drive:
         """The slot's newest worker ends."""
         worker = self.slot(slot).workers[-1]
         return self.happen(events.Exited(worker.id, code, oom, chance))
+
+    # -- rolls
+
+    def asks(
+        self,
+        group: str = "web",
+        *,
+        release: int = 0,
+        hard: bool = False,
+        quick: bool = False,
+        **changed: object,
+    ) -> list[actions.Action]:
+        """Somebody wants the group rolled: onto that release, or onto a new one with these settings changed."""
+        origin = Origin(replace(self.group(group).settings, **changed))
+        return self.happen(events.RollAsked(group, origin, "bkd restart", release, hard, quick))
+
+    def loads(self, release: int, group: str = "web", unsafe: tuple[str, ...] = ()) -> list[actions.Action]:
+        """The loader of this release has imported the application."""
+        return self.happen(events.LoaderReady(group, release, 0.5, unsafe))
+
+    def of(self, slot: str, release: int) -> Worker:
+        """The worker of this release that is meant to stay in this slot; there must be one."""
+        found = [worker for worker in self.slot(slot).staying if worker.release == release]
+        assert found, f"{slot} has no worker of release {release}: {self.slot(slot).workers}"
+        return found[-1]
+
+    def serves(self, slot: str, release: int) -> list[actions.Action]:
+        """The slot's worker of this release does its work from now on."""
+        return self.happen(events.BecameReady(self.of(slot, release).id, watched=False))
+
+    def ends(self, worker: Worker, code: int | None = 0, *, oom: bool = False) -> list[actions.Action]:
+        """This worker's process is gone."""
+        return self.happen(events.Exited(worker.id, code, oom))
+
+    def obeys(self) -> list[actions.Action]:
+        """Every worker that is to end has ended."""
+        ending = [worker for _, _, worker in self.cluster.workers() if worker.ending is not None]
+        return self.happen(*(events.Exited(worker.id, 0) for worker in ending))
+
+    def goes_well(self, until: Stage | None = None, *, group: str = "web") -> "Drive":
+        """The world obeys until the group's roll has come to this stage, or is over."""
+        for _ in range(MOST_MOVES):
+            roll = self.group(group).roll
+            if roll is None or roll.stage == until:
+                return self
+            self.goes_on(group)
+        raise AssertionError(f"{group} does not get on: {self.group(group).roll}")
+
+    def goes_on(self, group: str = "web") -> None:
+        """One thing that is waited for happens: a release is loaded, a worker is ready, some end, or time passes."""
+        rows = [worker for slot in self.group(group).slots.values() for worker in slot.workers]
+        starting = [worker for worker in rows if worker.phase == Phase.STARTING and worker.ending is None]
+        loading = [number for number, row in self.group(group).releases.items() if row.loader == "loading"]
+        if loading:
+            self.loads(loading[-1], group)
+        elif starting:
+            self.happen(events.BecameReady(starting[0].id, watched=False))
+        elif any(worker.ending is not None for worker in rows):
+            self.obeys()
+        else:
+            self.later(min(self.plan().wake - self.now, LONGEST_NAP))
+
+    def releases(self, group: str = "web") -> list[tuple[int, ...]]:
+        """The releases of the workers that are to stay, slot by slot, the older first."""
+        return [tuple(worker.release for worker in slot.staying) for slot in self.group(group).slots.values()]
+
+    def stage(self, group: str = "web") -> Stage | None:
+        """How far the group's roll has gone; None when there is none."""
+        roll = self.group(group).roll
+        return roll.stage if roll else None
 
     # -- rows
 
@@ -206,3 +280,23 @@ def _of(kind: type[A], things: list[object]) -> Iterator[A]:
 def kinds(done: list[actions.Action]) -> list[str]:
     """The names of the actions, in order."""
     return [type(action).__name__ for action in done]
+
+
+def spawned(done: list[actions.Action]) -> list[tuple[str, int]]:
+    """What was started: slot and release."""
+    return [(action.slot, action.release) for action in _of(actions.Spawn, done)]
+
+
+def settled(*groups: GroupSection, **more: Any) -> Drive:
+    """A cluster in which everything has been ready for long enough to count as healthy."""
+    drive = Drive(*(groups or (web(count=4),)), **more).up(watched=False)
+    drive.later(10)
+    return drive
+
+
+def rolling(stage: Stage, *groups: GroupSection, **asked: Any) -> Drive:
+    """The same with a roll of its first group that has gone well so far."""
+    drive = settled(*groups)
+    name = next(iter(drive.cluster.groups))
+    drive.asks(name, **asked)
+    return drive.goes_well(stage, group=name)

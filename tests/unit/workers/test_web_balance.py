@@ -68,10 +68,10 @@ def test_workers_see_each_other_through_the_file(tmp_path):
     assert path.read_bytes()[0] == AWAY
 
 
-def test_a_successor_in_the_same_slot_keeps_the_byte():
+def test_who_leaves_is_away_whatever_was_written_there():
     cells = bytearray([AWAY])
-    old, new = Balance(cells, 0), Balance(cells, 0)
-    old.show(3)
-    new.show(1)
-    old.leave()
-    assert cells == b"\x01"
+    balance = Balance(cells, 0)
+    balance.show(3)
+    cells[0] = 1
+    balance.leave()
+    assert cells == bytes([AWAY])

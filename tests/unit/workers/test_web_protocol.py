@@ -3,6 +3,8 @@
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from bkd.workers.supervision import Load
 from bkd.workers.web.protocol import CLOSE, Connections, Traffic
 
@@ -38,6 +40,25 @@ def test_the_load_counts_all_and_ages_what_waits():
 
     traffic.requests = {1: request(5), 2: request(9), 3: request(70, started=True)}
     traffic.tasks.add("a websocket")
-    in_flight, oldest = traffic.load()
+    in_flight, oldest, _served = traffic.load()
     assert in_flight == 4
     assert 9 <= oldest < 10
+
+
+def test_what_has_begun_and_is_not_in_flight_was_served():
+    traffic = Traffic([], lambda: None)
+    traffic.requests = {1: request(0), 2: request(0)}
+    traffic.begun = 5
+    traffic.tasks.add("a websocket")
+    traffic.tasks.add("another")
+    traffic.tasks.discard("another")
+    assert traffic.load() == Load(3, pytest.approx(0, abs=1), 4)
+
+
+def test_the_number_served_never_falls():
+    """A request may begin while the heartbeat's thread looks: then it is in flight and has not begun."""
+    traffic = Traffic([], lambda: None)
+    traffic.begun = 5
+    assert traffic.load().served == 5
+    traffic.requests = {1: request(0)}
+    assert traffic.load().served == 5

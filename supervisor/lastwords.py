@@ -1,0 +1,36 @@
+"""What a worker printed before it ended: the end of its log, from its own birth on."""
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from .fact import Fact
+from .facts import RollAborted
+from .logfiles import clean
+from .registry import Process, Registry
+
+LINES = 40
+BYTES = 16 << 10
+
+
+def with_last_words(fact: Fact, registry: Registry) -> Fact:
+    """An aborted roll is told with what the worker said that was its undoing."""
+    if not isinstance(fact, RollAborted) or fact.trace or not fact.slot:
+        return fact
+    found = [p for p in registry.workers.values() if p.slot == fact.slot and p.release == fact.release]
+    return replace(fact, trace=last_words(found[-1])) if found else fact
+
+
+def last_words(process: Process) -> str:
+    """At most LINES lines, "" when nothing can be read: the worker was silent, or prints into bkd's own output."""
+    if not process.log:
+        return ""
+    try:
+        with Path(process.log).open("rb") as file:
+            size = file.seek(0, 2)
+            born = process.log_offset if process.log_offset <= size else 0
+            file.seek(max(born, size - BYTES))
+            lines = file.read(BYTES).decode(errors="replace").splitlines()[-LINES:]
+    except OSError as error:
+        return f"{process.log} cannot be read: {error.strerror}\n"
+    return "".join(f"{process.slot} | {clean(line)}\n" for line in lines)

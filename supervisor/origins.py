@@ -1,0 +1,28 @@
+"""What a release is made of now: folders and interpreters as the links on the disk stand at this moment."""
+
+import os
+
+from msgspec.structs import replace
+
+from .cluster import Origin
+from .config.groups import below
+from .config.schema import Config, GroupSection
+
+
+def origins(config: Config) -> dict[str, Origin]:
+    """The origin of every group."""
+    return {name: origin(config, settings) for name, settings in config.workers.items()}
+
+
+def origin(config: Config, settings: GroupSection) -> Origin:
+    """The origin of one group: what is loaded later, or again, comes from there even when a link has moved on."""
+    return Origin(replace(settings, cwd=os.path.realpath(settings.cwd)), _interpreter(config))
+
+
+def _interpreter(config: Config) -> str:
+    """Its folder is resolved, its own name is not: what makes it part of a virtual environment is where it lies."""
+    python = config.app.python
+    if "/" not in python:
+        return python
+    folder, name = os.path.split(below(config.base, python))
+    return os.path.join(os.path.realpath(folder), name)

@@ -1,0 +1,191 @@
+"""`bkd reload` and SIGHUP: the configuration on disk comes into force, as far as that is possible while things run."""
+
+import json
+from typing import Any, Protocol
+
+from loguru import logger
+
+from ..ipc.errors import BkdError
+from ..ipc.message import ConfigChanged, Finished, Pace
+from . import events, limits
+from .changes import Change, applicable, changes, in_force, rolled, table
+from .cluster import Cluster
+from .config.faults import ConfigError, Faults
+from .config.groups import check_listeners
+from .config.schema import Config
+from .context import Context
+from .deploys import PARTLY, Deploys, Waiting
+from .desk import USAGE, Desk, Request
+from .facts import ConfigReloaded
+from .listeners import Listeners
+from .origins import origins
+from .reconcile import hopeless
+from .registry import Registry
+from .setup import Options, read_config
+
+
+class Owner(Desk, Protocol):
+    """What a reload needs of the master beside what commands need."""
+
+    options: Options
+    context: Context
+    registry: Registry
+    listeners: Listeners
+
+    def configure(self, config: Config) -> None:
+        """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
+
+
+class Reloads:
+    """One at a time."""
+
+    def __init__(self, master: Owner, deploys: Deploys) -> None:
+        self.master, self.deploys = master, deploys
+        self._busy = False
+
+    async def reload(self, request: Request) -> Finished:
+        """The command."""
+        try:
+            new = self._read()
+        except ConfigError as error:
+            return Finished(USAGE, err=f"{error}\nbkd: nothing was changed\n")
+        found = self._changes(new)
+        if request.arguments.get("dry_run"):
+            return _answer(request, found, [], 0, "")
+        waits = not request.arguments.get("no_wait")
+        return await self._alone(request, found, new, waits=waits)
+
+    async def by_signal(self) -> None:
+        """SIGHUP: the same, told to the log."""
+        try:
+            new = self._read()
+            found = self._changes(new)
+            waiting = await self._apply(found, new)
+            await self._over(found, waiting)
+        except BkdError as error:
+            logger.error("reload: {}; nothing was changed", error)
+
+    def _read(self) -> Config:
+        """Raises ConfigError with every fault, BkdError when there is no file."""
+        if self.master.options.target:
+            raise BkdError("this cluster was started by `bkd run` and has no configuration file")
+        return read_config(self.master.options)
+
+    def _changes(self, new: Config) -> list[Change]:
+        cluster = self.master.turns.cluster
+        made_of = {name: group.release.settings for name, group in cluster.groups.items() if group.roll is None}
+        return changes(in_force(self.master.config, made_of), new, _counts(cluster))
+
+    async def _alone(self, request: Request, found: list[Change], new: Config, *, waits: bool) -> Finished:
+        if self._busy:
+            raise BkdError("another reload is under way; wait for it, or see bkd status")
+        self._busy = True
+        try:
+            request.progress(table(found) or "nothing has changed")
+            waiting = await self._apply(found, new)
+            waiting.progress = request.progress
+            if not waits:
+                self.master.tasks.run(self._over(found, waiting))
+                return _answer(request, found, [], 0, "")
+            await self._over(found, waiting, request)
+        finally:
+            self._busy = False
+        return self._verdict(request, found, waiting)
+
+    async def _apply(self, found: list[Change], new: Config) -> Waiting:
+        """Everything that can fail comes first, and the old state stays until then."""
+        master, waiting = self.master, Waiting()
+        if master.turns.cluster.closing is not None:
+            raise BkdError("the cluster is stopping")
+        config = applicable(master.config, new)
+        self._check(config)
+        if not found:
+            return waiting
+        with master.listeners.reserving():
+            await self._listen(config)
+            before = master.context.ping_period
+            master.configure(config)
+            exit_when_failed = master.turns.cluster.exit_when_failed
+            if config.app.exit_when:
+                exit_when_failed = config.app.exit_when == "failed"
+            known = set(master.turns.cluster.groups)
+            event = events.Reconfigured(config.workers, config.ping, origins(config), exit_when_failed)
+            master.turns.post(event)
+            master.turns.now()
+            for name in sorted(rolled(found) & known):
+                waiting.tickets[name] = self.deploys.ask(name, "bkd reload")
+            waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
+        if master.context.ping_period != before:
+            self._send(Pace(master.context.ping_period))
+        master.remember()
+        return waiting
+
+    def _check(self, config: Config) -> None:
+        leaving = [group.name for group in self.master.turns.cluster.groups.values() if group.leaving]
+        again = [name for name in leaving if name in config.workers]
+        if again:
+            raise BkdError(f"{', '.join(again)} is still being drained since the last reload; try again in a moment")
+        missing = limits.too_few(sum(group.count for group in config.workers.values()))
+        if missing:
+            raise BkdError(missing)
+        faults = Faults()
+        check_listeners(list(config.workers.values()), faults)
+        if faults.found:
+            raise ConfigError(config.path, faults.found)
+
+    async def _listen(self, config: Config) -> None:
+        """New addresses are bound before anything else; if one cannot be, none is."""
+        listeners, before = self.master.listeners, set(self.master.listeners.found)
+        try:
+            for settings in config.workers.values():
+                for text in settings.bind:
+                    await listeners.web(text, config.base)
+        except BkdError:
+            listeners.close(set(listeners.found) - before)
+            raise
+
+    async def _over(self, found: list[Change], waiting: Waiting, request: Request | None = None) -> None:
+        """When all of it has come to its end, applications hear of it."""
+        if not found:
+            return
+        await self.deploys.wait(waiting, alive=request.sign_of_life if request else lambda: None)
+        self.master.tell(ConfigReloaded(changes=len(found)))
+        self._send(ConfigChanged([change.key for change in found]))
+
+    def _send(self, message: ConfigChanged | Pace) -> None:
+        for process in self.master.registry.workers.values():
+            if process.connection is not None:
+                process.connection.send(message)
+
+    def _verdict(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
+        said = self.deploys.verdict(request, waiting)
+        failed = [name for name in sorted(waiting.changing) if self._why_not(name)]
+        err = said.err + "".join(f"bkd: {name}: {self._why_not(name)}\n" for name in failed)
+        left = [change.key for change in found if change.takes == "restart"]
+        if left:
+            err += f"bkd: not applied before `bkd stop` and `bkd start`: {', '.join(left)}\n"
+        code = said.code if not failed else PARTLY if said.code != 1 else 1
+        code = PARTLY if code == 0 and left else code
+        return _answer(request, found, json.loads(said.out)["groups"] if _is_json(request) else [], code, said.out, err)
+
+    def _why_not(self, name: str) -> str:
+        group = self.master.turns.cluster.groups.get(name)
+        return hopeless(group) if group is not None else ""
+
+
+def _counts(cluster: Cluster) -> dict[str, int]:
+    return {name: group.count for name, group in cluster.groups.items() if not group.leaving}
+
+
+def _is_json(request: Request) -> bool:
+    return request.command.render == "json"
+
+
+def _answer(
+    request: Request, found: list[Change], groups: list[dict[str, Any]], code: int, out: str, err: str = ""
+) -> Finished:
+    if _is_json(request):
+        rows = [{"key": c.key, "old": c.old, "new": c.new, "takes": c.takes} for c in found]
+        return Finished(code, json.dumps({"changes": rows, "groups": groups}) + "\n", err)
+    text = out if out or not request.arguments.get("dry_run") else (table(found) or "nothing has changed") + "\n"
+    return Finished(code, text, err)

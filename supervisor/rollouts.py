@@ -1,0 +1,192 @@
+"""What changes a roll: requests, stages, deaths on the way, its end. The rows behind `rolls`. Pure."""
+
+from msgspec.structs import replace
+
+from . import actions, events
+from .cluster import Breaker, Cause, Cluster, Exit, Group, Outcome, Release, Roll, Slot, Stage, Wanted, Worker
+from .death import CHARGED
+from .fact import signal_name, span
+from .facts import RollAborted, RollDone, RolledBack, RollMoved, RollStarted
+from .rolls import finished, moved, on_trial
+from .rows import forgiven, told, with_group
+
+NOT_MOVED = (Stage.LOADING, Stage.CANARY)
+
+
+def asked(cluster: Cluster, event: events.RollAsked, now: float) -> Cluster:
+    """A request: it begins, takes the place of one that has moved nothing yet, or waits; the newest wins."""
+    group = cluster.groups.get(event.group)
+    if group is None or cluster.closing is not None:
+        return cluster
+    ticket = group.asked + 1
+    wanted = Wanted(event.why, ticket, event.origin, event.release, event.hard, event.quick)
+    group = replace(group, asked=ticket)
+    if group.roll is None or group.roll.stage in NOT_MOVED:
+        return _begun(cluster, replace(group, queued=None), wanted, now)
+    return with_group(cluster, replace(group, queued=wanted))
+
+
+def called_off(cluster: Cluster, event: events.RollCalledOff, now: float) -> Cluster:
+    """Somebody wants the roll that is under way taken back; nothing is to follow it."""
+    group = cluster.groups.get(event.group)
+    if group is None or group.roll is None:
+        return cluster
+    return with_group(cluster, replace(faulty(group, event.why), queued=None))
+
+
+def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluster:
+    number = wanted.release if wanted.release in group.releases else group.newest + 1
+    if number not in group.releases:
+        releases = {**group.releases, number: Release(number, wanted.origin.settings, wanted.origin.python)}
+        group = replace(group, releases=releases, newest=number)
+    roll = Roll(number, group.current, wanted, now, stage_at=now)
+    fact = RollStarted(group=group.name, release=number, old=group.current, why=wanted.why)
+    return told(with_group(cluster, replace(group, roll=roll)), fact)
+
+
+def advanced(cluster: Cluster, action: actions.AdvanceRoll, now: float) -> Cluster:
+    """The next stage. When the canary has passed, the new release is the one to have, and the past is forgiven."""
+    group = cluster.groups[action.group]
+    assert group.roll is not None
+    before = group.roll.stage
+    roll = replace(group.roll, stage=action.stage, stage_at=now, canary=action.canary)
+    group = replace(group, roll=roll)
+    if action.stage == Stage.ROLLING and before in NOT_MOVED:
+        slots = {name: _forgiven(slot, roll) for name, slot in group.slots.items()}
+        group = replace(group, current=roll.new, slots=slots, breaker=Breaker())
+    fact = RollMoved(
+        group=group.name,
+        release=roll.new,
+        stage=str(action.stage),
+        moved=moved(group) if action.stage in (Stage.ROLLING, Stage.SETTLING) else 0,
+        count=len(group.eligible()),
+        slot=action.canary,
+    )
+    return told(with_group(cluster, group), fact)
+
+
+def _forgiven(slot: Slot, roll: Roll) -> Slot:
+    """What the old release did is no reason to wait with the new one."""
+    return slot if finished(slot, roll) else forgiven(slot)
+
+
+def aborted(cluster: Cluster, action: actions.AbortRoll, now: float) -> Cluster:
+    """The way back begins."""
+    group = cluster.groups[action.group]
+    assert group.roll is not None
+    roll = replace(group.roll, stage=Stage.ABORTING, stage_at=now, failed_in=group.roll.stage)
+    slots = {name: replace(slot, done=slot.done and not finished(slot, roll)) for name, slot in group.slots.items()}
+    fact = RollAborted(
+        group=group.name,
+        release=roll.new,
+        old=roll.old,
+        stage=str(roll.failed_in),
+        reason=roll.fault,
+        slot=roll.culprit,
+        trace=roll.trace,
+    )
+    return told(with_group(cluster, replace(group, current=roll.old, roll=roll, slots=slots)), fact)
+
+
+def finished_roll(cluster: Cluster, action: actions.FinishRoll, now: float) -> Cluster:
+    """Over; what waits begins."""
+    group = cluster.groups[action.group]
+    assert group.roll is not None
+    roll, done = group.roll, group.roll.stage != Stage.ABORTING
+    group = replace(_ended(group, done=done, now=now), rolled_at=now if done else group.rolled_at)
+    cluster = with_group(cluster, group)
+    if not done:
+        cluster = told(cluster, RolledBack(group=group.name, release=roll.old))
+    else:
+        left = group.outcome.left if group.outcome else ()
+        fact = RollDone(
+            group=group.name,
+            release=roll.new,
+            old=roll.old,
+            workers=sum(1 for slot in group.eligible() if slot.serves),
+            seconds=round(now - roll.began, 3),
+            left=list(left),
+        )
+        cluster = told(cluster, fact)
+    if group.queued is None:
+        return cluster
+    return _begun(cluster, replace(group, queued=None), group.queued, now)
+
+
+def without_rolls(cluster: Cluster, why: str, now: float) -> Cluster:
+    """Whoever waits for a roll is told that it will not come to its end."""
+    groups = {name: ended_by_stop(group, f"the cluster stops: {why}", now) for name, group in cluster.groups.items()}
+    return replace(cluster, groups=groups)
+
+
+def ended_by_stop(group: Group, why: str, now: float) -> Group:
+    """The group is to end altogether: there is nothing left to roll."""
+    if group.roll is None:
+        return group
+    return _ended(replace(faulty(group, why), queued=None), done=False, now=now)
+
+
+def _ended(group: Group, *, done: bool, now: float) -> Group:
+    roll = group.roll
+    assert roll is not None
+    ticket = roll.wanted.ticket if group.queued is not None else group.asked
+    held = [slot for slot in group.slots.values() if slot.held and any(w.release != roll.new for w in slot.staying)]
+    outcome = Outcome(
+        done=done,
+        ticket=ticket,
+        release=roll.new,
+        old=roll.old,
+        stage=roll.failed_in if roll.stage == Stage.ABORTING else roll.stage,
+        took=now - roll.began,
+        reason=roll.fault,
+        trace=roll.trace,
+        left=tuple(slot.name for slot in held) if done else (),
+    )
+    return replace(group, roll=None, outcome=outcome)
+
+
+# -- what speaks against a new release
+
+
+def faulty(group: Group, why: str, *, slot: str = "", trace: str = "") -> Group:
+    """The group whose roll cannot go on; the first reason counts."""
+    roll = group.roll
+    if roll is None or roll.fault or roll.stage == Stage.ABORTING:
+        return group
+    return replace(group, roll=replace(roll, fault=why, culprit=slot, trace=trace))
+
+
+def with_death(group: Group, worker: Worker, end: Exit) -> Group:
+    """A charged death of a worker on trial ends its roll; the first kill from outside in a slot is forgiven."""
+    roll = group.roll
+    if roll is None or worker.ending is not None or not on_trial(group, worker):
+        return group
+    if end.cause == Cause.OUTSIDE and worker.slot not in roll.kills:
+        return replace(group, roll=replace(roll, kills=(*roll.kills, worker.slot)))
+    if end.cause in CHARGED or end.cause == Cause.OUTSIDE:
+        return faulty(group, _how(worker, end), slot=worker.slot)
+    return group
+
+
+def with_hang(group: Group, worker: Worker, cause: Cause) -> Group:
+    """A worker on trial hangs, or does not come up in time."""
+    reason = f": {worker.boot_error}" if worker.boot_error else ""
+    what = "was not ready in time" if cause == Cause.BOOT else "hung"
+    return faulty(group, f"{worker.slot} {what}{reason}", slot=worker.slot)
+
+
+def without_loader(group: Group, release: int, why: str, trace: str = "") -> Group:
+    """A zygote is gone or never came up: without it, its release is not to be had."""
+    roll = group.roll
+    return faulty(group, why, trace=trace) if roll is not None and roll.new == release else group
+
+
+def _how(worker: Worker, end: Exit) -> str:
+    when = f"{span(end.uptime)} after it was ready" if worker.ready_at else "before it was ready"
+    if end.cause == Cause.OUTSIDE:
+        return f"{worker.slot} was killed from outside twice"
+    status = "" if end.code is None else f"exit code {end.code}" if end.code >= 0 else signal_name(-end.code)
+    code = f" ({status})" if status else ""
+    reason = f": {end.reason}" if end.reason else ""
+    verb = "ran out of memory" if end.cause == Cause.OOM else "ended"
+    return f"{worker.slot} {verb}{code} {when}{reason}"

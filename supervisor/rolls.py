@@ -1,0 +1,178 @@
+"""Rolls: which release a slot should have, and when a roll goes on, is taken back, or is over. Pure."""
+
+from collections.abc import Iterator
+
+from . import actions
+from .cluster import Group, Loader, Phase, Release, Roll, Slot, Stage, Worker
+from .watch import Watch
+
+DEAD_WEIGHT = frozenset({Loader.UNSAFE, Loader.FAILED})
+TAKING_BACK = 30.0  # seconds beyond its own limits that a way back may take before the roll counts as over
+
+
+def target(group: Group, slot: Slot) -> int:
+    """The release that this slot's worker should have."""
+    roll = group.roll
+    if roll is not None and roll.stage == Stage.CANARY and slot.name == roll.canary:
+        return roll.new
+    return group.current
+
+
+def on_trial(group: Group, worker: Worker) -> bool:
+    """Whether the worker's death is the roll's fault and not its slot's."""
+    roll = group.roll
+    return roll is not None and worker.release == roll.new and roll.stage != Stage.ABORTING
+
+
+def probation(group: Group) -> float:
+    """Seconds that a worker of a new release has to stay ready."""
+    roll = group.roll
+    return 0.0 if roll is not None and roll.wanted.quick else group.settings.min_ready
+
+
+def moved(group: Group) -> int:
+    """How many slots have come onto the new release."""
+    return sum(1 for slot in group.eligible() if _arrived(group, slot))
+
+
+def progress(group: Group, watch: Watch) -> Iterator[actions.Action]:
+    """The next stage of this group's roll, if it has come to it."""
+    roll = group.roll
+    if roll is None:
+        return
+    if roll.fault and roll.stage != Stage.ABORTING:
+        yield actions.AbortRoll(group.name)
+    else:
+        yield from _STAGES[roll.stage](group, roll, watch)
+
+
+def _loading(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
+    if not group.releases[roll.new].loaded and group.count:
+        return
+    proven = roll.new < roll.old or roll.wanted.hard or not group.eligible()
+    if proven:
+        yield actions.AdvanceRoll(group.name, Stage.ROLLING)
+    else:
+        yield actions.AdvanceRoll(group.name, Stage.CANARY, first(group))
+
+
+def _canary(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
+    slot = group.slots.get(roll.canary)
+    if slot is None or slot.retired or slot.held:
+        yield actions.AdvanceRoll(group.name, Stage.CANARY if group.eligible() else Stage.ROLLING, first(group))
+    elif finished(slot, roll) or any(
+        worker.release == roll.new and worker.phase == Phase.READY and watch.due(worker.ready_at + probation(group))
+        for worker in slot.staying
+    ):
+        yield actions.AdvanceRoll(group.name, Stage.ROLLING)
+
+
+def _rolling(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
+    if all(_arrived(group, slot) for slot in group.eligible()):
+        yield actions.AdvanceRoll(group.name, Stage.SETTLING)
+
+
+def _settling(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
+    """Over when all have stayed healthy for long enough and the last old worker is gone, but those in held slots."""
+    settled = [_arrived(group, slot) and _settled(group, slot, watch) for slot in group.eligible()]
+    unheld = [slot for slot in group.slots.values() if not slot.held]
+    if all(settled) and not any(worker.release != roll.new for slot in unheld for worker in slot.workers):
+        yield actions.FinishRoll(group.name)
+
+
+def _aborting(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
+    """Over when nothing is left of the new release; who cannot come back does not keep anybody waiting for ever."""
+    settings = group.settings
+    limit = roll.stage_at + settings.start_timeout + settings.drain + settings.term + TAKING_BACK
+    left = any(worker.release == roll.new for slot in group.eligible() for worker in slot.workers)
+    if not left or watch.due(limit):
+        yield actions.FinishRoll(group.name)
+
+
+_STAGES = {
+    Stage.LOADING: _loading,
+    Stage.CANARY: _canary,
+    Stage.ROLLING: _rolling,
+    Stage.SETTLING: _settling,
+    Stage.ABORTING: _aborting,
+}
+
+
+def first(group: Group) -> str:
+    """The slot that goes first: one that has nothing to lose, if there is one."""
+    slots = group.eligible()
+    down = [slot for slot in slots if not slot.serves and not slot.done]
+    return next((slot.name for slot in (*down, *slots)), "")
+
+
+def finished(slot: Slot, roll: Roll) -> bool:
+    """Whether the slot's work was done to its end by the new release."""
+    return slot.done and slot.done_by == roll.new
+
+
+def _arrived(group: Group, slot: Slot) -> bool:
+    roll, staying = group.roll, slot.staying
+    if not staying:
+        return roll is not None and finished(slot, roll)
+    return all(worker.release == group.current and worker.phase == Phase.READY for worker in staying)
+
+
+def _settled(group: Group, slot: Slot, watch: Watch) -> bool:
+    return all(watch.due(worker.ready_at + probation(group)) for worker in slot.staying)
+
+
+# -- releases
+
+
+def wanted(group: Group) -> set[int]:
+    """The releases that are to stay loaded: the current one, those of a roll, and the ones to roll back to."""
+    roll = group.roll
+    if roll is not None:
+        return {number for number in group.releases if number <= roll.old or number == roll.new} - _failed(group, roll)
+    return {group.current, *kept(group)}
+
+
+def _failed(group: Group, roll: Roll) -> set[int]:
+    """The new release, once it is clear that nothing more will be started from it."""
+    return {roll.new} if roll.stage == Stage.ABORTING and roll.new > roll.old else set()
+
+
+def kept(group: Group) -> list[int]:
+    """The releases that a rollback can go to, the nearest first: loaded, and listening where the current one does."""
+    before = [release for release in group.releases.values() if _can_return(group, release)]
+    return sorted((release.number for release in before), reverse=True)[: group.settings.keep_releases]
+
+
+def _can_return(group: Group, release: Release) -> bool:
+    same = release.settings.bind == group.release.settings.bind
+    return release.number < group.current and release.loader == Loader.READY and same
+
+
+def leftovers(group: Group) -> Iterator[actions.Action]:
+    """Zygotes and releases that nobody needs any more."""
+    stay = set() if group.leaving else wanted(group)
+    used = {worker.release for slot in group.slots.values() for worker in slot.workers}
+    for release in group.releases.values():
+        if release.number in stay or (group.leaving and used):
+            if release.alive and release.loader in DEAD_WEIGHT:
+                yield actions.DropLoader(group.name, release.number, release.why)
+        elif release.alive:
+            yield actions.DropLoader(group.name, release.number, "it is no longer needed")
+        elif release.number not in used and release.number != group.current:
+            yield actions.ForgetRelease(group.name, release.number)
+    if group.leaving and not group.slots and not any(release.alive for release in group.releases.values()):
+        yield actions.ForgetGroup(group.name)
+
+
+def no_way_back(group: Group) -> str:
+    """Why this group cannot be rolled back, "" when it can."""
+    if kept(group):
+        return ""
+    settings = group.release.settings
+    if settings.kind == "command":
+        return "programs are not kept loaded; change the configuration back and `bkd reload`"
+    if not group.release.forks:
+        return "its workers import the application themselves (preload is off), so no release is kept loaded"
+    if not group.settings.keep_releases:
+        return "keep_releases = 0, so no release is kept loaded"
+    return f"no release before {group.current} is loaded"
