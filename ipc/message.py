@@ -231,11 +231,13 @@ class Command(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """Text for the terminal of whoever gave the command, before its end."""
+    """Text for the terminal of whoever gave the command, before its end. `resume`: what to wait for at the next master
+    with the verb `await`, should this one die meanwhile."""
 
     op = PROGRESS
     out: str = ""
     err: str = ""
+    resume: dict[str, Any] = {}
 
 
 class Finished(Message, frozen=True):

@@ -80,9 +80,10 @@ class AdvanceRoll(Action, frozen=True):
 
 
 class AbortRoll(Action, frozen=True):
-    """A roll cannot go on: the slots go back to the old release."""
+    """A roll cannot go on, for `why`: the slots go back to the old release."""
 
     group: str
+    why: str
 
 
 class FinishRoll(Action, frozen=True):

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from ..ipc.errors import BkdError
-from .client import ANSWER_LIMIT, Client, NotRunning, find_socket
+from .client import ANSWER_LIMIT, Client, Interrupted, NotRunning, find_socket, next_master
 from .places import NoConfig, NoRunDir
 
 NOT_RUNNING = 4
@@ -22,12 +22,19 @@ def ask(
 ) -> int:
     """Give one command and print what comes back; errors are one line on standard error."""
     try:
-        client = Client(find_socket(config, sock))
-        code, out, err = client.run(verb, arguments, render=render, progress=show, limit=limit)
-        show(out, err)
+        path = find_socket(config, sock)
+        client = Client(path)
+        while True:
+            try:
+                code, out, err = client.run(verb, arguments, render=render, progress=show, limit=limit)
+            except Interrupted as broken:
+                client = next_master(path)
+                verb, arguments = "await", broken.resume
+            else:
+                show(out, err)
+                return code
     except BkdError as error:
         return say(error)
-    return code
 
 
 def say(error: BkdError) -> int:

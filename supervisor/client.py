@@ -2,6 +2,7 @@
 
 import _socket
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,19 @@ from ..ipc.plain import pack, unpack
 from . import places
 
 ANSWER_LIMIT = 15.0
+MASTERLESS, AGAIN = 10.0, 0.1
 
 
 class NotRunning(BkdError):
     """There is no cluster; exit code 4."""
+
+
+class Interrupted(BkdError):
+    """The connection broke, but what was asked for is under way: `resume` says what to ask the next master."""
+
+    def __init__(self, text: str, resume: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.resume = resume
 
 
 def find_socket(config: str | None, sock: str | None) -> str:
@@ -52,6 +62,7 @@ class Client:
             raise BkdError(f"{path}: {error.strerror or error}") from error
         self._reader = FrameReader()
         self._inbox: list[dict[str, Any]] = []
+        self._resume: dict[str, Any] = {}
         self._send(HELLO, {"version": VERSION, "role": "client"})
 
     def run(
@@ -72,6 +83,7 @@ class Client:
             if message["op"] == REFUSED:
                 raise BkdError(data.get("reason", "refused"))
             if message["op"] == PROGRESS:
+                self._resume = data.get("resume") or self._resume
                 progress(data.get("out", ""), data.get("err", ""))
             elif message["op"] == FINISHED:
                 return data.get("code", 0), data.get("out", ""), data.get("err", "")
@@ -89,11 +101,26 @@ class Client:
             except TimeoutError as error:
                 raise BkdError("the master does not answer; see `bkd events` and the system's load") from error
             except OSError as error:
-                raise BkdError(f"the connection to the master broke: {error.strerror}") from error
+                raise self._broken(f"the connection to the master broke: {error.strerror}") from error
             if not data:
-                raise BkdError("the master closed the connection: it is restarting, or this user has no role here")
+                raise self._broken("the master closed the connection: it is restarting, or this user has no role here")
             self._inbox.extend(unpack(payload) for payload in self._reader.feed(data))
         message = self._inbox.pop(0)
         if not isinstance(message, dict) or "op" not in message:
             raise FrameError("not a message")
         return message
+
+    def _broken(self, text: str) -> BkdError:
+        return Interrupted(text, self._resume) if self._resume else BkdError(text)
+
+
+def next_master(path: str) -> Client:
+    """A connection to the master that follows one which has died; raises BkdError when none comes."""
+    deadline = time.monotonic() + MASTERLESS
+    while True:
+        time.sleep(AGAIN)
+        try:
+            return Client(path)
+        except BkdError:
+            if time.monotonic() > deadline:
+                raise

@@ -51,6 +51,7 @@ class Commands:
             "stop": Entry(Role.OPERATOR, self._stop),
             "restart": Entry(Role.OPERATOR, deploys.restart),
             "rollback": Entry(Role.OPERATOR, deploys.rollback),
+            "await": Entry(Role.OPERATOR, deploys.resume),
             "reload": Entry(Role.OPERATOR, reloads.reload),
             "scale": Entry(Role.OPERATOR, self._scale),
             "signal": Entry(Role.OPERATOR, self._signal),

@@ -12,7 +12,7 @@ from . import events, rolls
 from .cluster import Cluster, Group, Origin, Outcome
 from .desk import Desk, Request, UsageError
 from .fact import Fact
-from .facts import RollAborted, RollDone
+from .facts import ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RolledBack, RollMoved, WorkerReady
 from .listeners import Listeners
 from .origins import origin
 from .reconcile import hopeless
@@ -20,6 +20,8 @@ from .reconcile import hopeless
 SIGN_OF_LIFE = 5.0
 PARTLY = 3
 BEYOND = 30.0
+UNKNOWN = dict.fromkeys(("stage", "release", "from", "reason", "trace", "took"))
+_SHOWN = (ReleaseLoading, ReleaseLoaded, RollMoved, RolledBack, WorkerReady)
 _LAST = (RollDone, RollAborted)
 
 
@@ -29,8 +31,8 @@ class Waiting:
     groups that come or go."""
 
     tickets: dict[str, int] = field(default_factory=dict)
-    changing: set[str] = field(default_factory=set)
     slots: dict[str, set[int]] = field(default_factory=dict)
+    changing: set[str] = field(default_factory=set)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     progress: Callable[[str], None] = lambda text: None
     something: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,7 +80,7 @@ class Deploys:
             self._traces[fact.group, fact.release] = fact.trace
         for waiting in self._waiting:
             waiting.something.set()
-            if waiting.concerns(fact) and not isinstance(fact, _LAST):
+            if waiting.concerns(fact) and _is_progress(fact):
                 waiting.progress(fact.describe())
 
     # -- commands
@@ -137,15 +139,29 @@ class Deploys:
             names = [*waiting.tickets, *waiting.slots]
             documents = [self._begun(name) for name in names]
             return _finished(request, documents, 0, f"{', '.join(names)}: asked for; see bkd status\n", "")
+        self.master.remember()
+        request.promise({"tickets": waiting.tickets, "slots": {name: list(old) for name, old in waiting.slots.items()}})
+        await self.wait(waiting, alive=request.sign_of_life)
+        return self.verdict(request, waiting)
+
+    async def resume(self, request: Request) -> Finished:
+        """Whoever asked the last master waits on."""
+        tickets, slots = request.arguments.get("tickets"), request.arguments.get("slots")
+        if not isinstance(tickets, dict) or not isinstance(slots, dict):
+            raise UsageError("what is to be waited for?")
+        waiting = Waiting(
+            {str(name): int(ticket) for name, ticket in tickets.items()},
+            {str(name): {int(worker) for worker in old} for name, old in slots.items()},
+            progress=request.progress,
+        )
         await self.wait(waiting, alive=request.sign_of_life)
         return self.verdict(request, waiting)
 
     def _begun(self, name: str) -> dict[str, Any]:
         group = self.master.turns.cluster.groups.get(name)
         roll = group.roll if group is not None else None
-        if roll is None:
-            return {"name": name, "state": "started"}
-        return {"name": name, "state": "started", "stage": str(roll.stage), "release": roll.new, "from": roll.old}
+        known = {"stage": str(roll.stage), "release": roll.new, "from": roll.old} if roll is not None else {}
+        return {"name": name, "state": "started", **UNKNOWN, **known}
 
     # -- for reloads and timers as well
 
@@ -203,7 +219,7 @@ class Deploys:
             (done if outcome and outcome.done else failed).append(_line(cluster, name, outcome, trace))
         for name, old in waiting.slots.items():
             fresh = _is_fresh(cluster, name, old)
-            documents.append({"name": name, "state": "done" if fresh else "aborted"})
+            documents.append({"name": name, "state": "done" if fresh else "aborted", **UNKNOWN})
             (done if fresh else failed).append(
                 f"{name}: {'has a fresh worker' if fresh else 'has no fresh worker; see bkd events'}\n"
             )
@@ -240,6 +256,11 @@ class Deploys:
             raise BkdError("the cluster is stopping")
 
 
+def _is_progress(fact: Fact) -> bool:
+    """Whether it is worth a line to whoever waits: steps of the roll, and all that is not as planned."""
+    return isinstance(fact, _SHOWN) or (fact.level() != "info" and not isinstance(fact, _LAST))
+
+
 def _finished(request: Request, documents: list[dict[str, Any]], code: int, out: str, err: str) -> Finished:
     if request.command.render == "json":
         return Finished(code, json.dumps({"groups": documents}) + "\n", err)
@@ -248,7 +269,7 @@ def _finished(request: Request, documents: list[dict[str, Any]], code: int, out:
 
 def _document(name: str, outcome: Outcome | None, trace: str) -> dict[str, Any]:
     if outcome is None:
-        return {"name": name, "state": "aborted", "reason": "the cluster stops"}
+        return {"name": name, "state": "aborted", **UNKNOWN, "reason": "the cluster stops"}
     return {
         "name": name,
         "state": "done" if outcome.done else "aborted",

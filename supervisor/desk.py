@@ -37,6 +37,10 @@ class Request:
         """Nothing to say, but the master is there."""
         self.connection.send(Progress(), re=self.number)
 
+    def promise(self, resume: dict[str, Any]) -> None:
+        """What was asked for is under way and written down: the next master knows it as well."""
+        self.connection.send(Progress(resume=resume), re=self.number)
+
     def finish(self, finished: Finished) -> None:
         """The end."""
         self.connection.send(finished, re=self.number)

@@ -111,7 +111,8 @@ def _wait(place: Place, slot: Slot, now: float) -> float | None:
 def _final_cause(place: Place, event: events.Exited) -> Cause:
     cause = death.cause(place.worker, event.code, oom=event.oom)
     unasked = place.worker.ending is None and place.group.settings.restart != "always"
-    leaves = unasked and event.code == 0
+    booting = place.group.settings.kind == "web" and place.worker.phase == Phase.STARTING
+    leaves = unasked and event.code == 0 and not booting
     return Cause.FINISHED if leaves and cause in (Cause.CRASH, Cause.BOOT) else cause
 
 

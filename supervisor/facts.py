@@ -227,21 +227,23 @@ class RollStarted(Release, frozen=True):
 
 
 class RollMoved(Release, frozen=True):
-    """A roll has come to a new stage; `slot` is the canary's, `moved` of `count` slots have the new release."""
+    """A roll has come to a new stage; `slot` is the canary's, `moved` of `count` slots have the new release, `watched`
+    is how long a worker has to stay healthy."""
 
     stage: str
     moved: int
     count: int
     slot: str = ""
+    watched: float = 0.0
 
     def about(self, name: str) -> bool:
         return name == self.group
 
     def _text(self) -> str:
         texts = {
-            "canary": f"{self.slot} goes first",
+            "canary": f"{self.slot} goes first and is watched for {span(self.watched)}",
             "rolling": f"{self.moved} of {self.count} moved",
-            "settling": f"all {self.count} have moved",
+            "settling": f"all {self.count} have moved and are watched for {span(self.watched)}",
         }
         return f"{self.group}: release {self.release} {self.stage}: {texts.get(self.stage, '')}"
 

@@ -346,11 +346,11 @@ class Master:
             handle.close()
 
     def _signalled(self, number: int) -> None:
-        if number == signal.SIGHUP and not self.options.tty:
-            self.tasks.run(self.reloads.by_signal())
-            return
         name = STOP_SIGNALS.get(signal.Signals(number))
-        if number == signal.SIGHUP and self.options.tty:
+        if number == signal.SIGHUP:
+            if not self.options.tty or os.isatty(1):  # of a terminal that is gone nothing can be asked
+                self.tasks.run(self.reloads.by_signal())
+                return
             name = "the terminal was closed"
         if name is None:
             logger.warning("{} is not understood yet", signal.Signals(number).name)

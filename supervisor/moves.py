@@ -23,7 +23,7 @@ class Moves:
         self.blamed: set[int] = set()
         self.probing = group.breaker.open_since is not None and _is_probing(group, watch.now)
         self._counted = False
-        self._second = self._none = self._drains = self._room = 0
+        self._second = self._none = self._drains = 0
 
     def is_quiet(self, slot: Slot, worker: Worker) -> bool:
         """Whether the only worker of a slot is the one that it should have."""
@@ -43,13 +43,12 @@ class Moves:
         wanted, staying = target(self.group, slot), slot.staying
         fresh = _fresh(staying, wanted)
         others = [worker for worker in staying if worker not in fresh]
-        if others and self._is_finished(slot):
+        if others and self._is_superfluous(slot, others):
             yield from self._retire(slot, others)
         elif others and not fresh:
             yield from self._replace(slot, wanted, others)
         elif others:
-            if self._takes_over(slot, fresh[-1]):
-                yield from self._retire(slot, others)
+            yield from self._take_over(slot, fresh[0], others)
         elif not fresh and not self._is_clearing(slot):
             yield from self._spawn(slot, wanted)
         elif fresh and self._is_uncovered(slot, fresh[0]):
@@ -61,24 +60,28 @@ class Moves:
         """The successor first if there is room for it, else the old one ends first if the group may miss it."""
         self._count()
         if self._is_hard():
-            yield from self._retire(slot, others, hasty=True)
+            yield from self._retire(slot, [worker for worker in others if worker.release != wanted], hasty=True)
         elif not slot.serves and not self._is_canary(slot):
             yield from self._retire(slot, others)
-        elif self._room <= 0 and slot.serves:
-            return
         elif self._second > 0:
             for spawn in self._spawn(slot, wanted):
-                self._take_room(second=1)
+                self._second -= 1
                 yield spawn
-        elif (self._none > 0 or not slot.serves) and self._drains > 0 and self.group.releases[wanted].loaded:
-            self._take_room(none=int(slot.serves))
+        elif self._may_miss(slot) and self._drains > 0 and self.group.releases[wanted].loaded:
+            self._none -= slot.serves
             yield from self._retire(slot, others)
 
-    def _takes_over(self, slot: Slot, fresh: Worker) -> bool:
-        """Whether the worker is ready, and if it is the first of its release, has been so for long enough."""
-        if fresh.phase != Phase.READY:
-            return False
-        return not self._is_canary(slot) or self.watch.due(fresh.ready_at + probation(self.group))
+    def _take_over(self, slot: Slot, fresh: Worker, others: list[Worker]) -> Iterator[actions.Action]:
+        """The others go when the worker is ready, and if it is the first of its release, when it has been so for long
+        enough. One whose roll was superseded goes at once."""
+        proven = fresh.phase == Phase.READY and (
+            not self._is_canary(slot) or self.watch.due(fresh.ready_at + probation(self.group))
+        )
+        yield from self._retire(slot, [worker for worker in others if proven or self._is_superseded(worker)])
+
+    def _is_superseded(self, worker: Worker) -> bool:
+        roll = self.group.roll
+        return roll is not None and worker.release > roll.old and worker.release != roll.new
 
     def _retire(self, slot: Slot, workers: list[Worker], *, hasty: bool = False) -> Iterator[actions.Action]:
         self._count()
@@ -89,6 +92,20 @@ class Moves:
                 self._drains -= 1
             why = worker.stale or f"release {target(self.group, slot)} takes its place"
             yield actions.Retire(worker.id, why, hasty)
+
+    def _is_superfluous(self, slot: Slot, others: list[Worker]) -> bool:
+        """Whether nothing will follow these: the slot's work is done, or it has failed and they are of a release that
+        is not to stay."""
+        if self._on_trial(self.group.releases[target(self.group, slot)]):
+            return self._is_finished(slot)
+        foreign = all(worker.release != self.group.current for worker in others)
+        return slot.done or (bool(slot.failed) and foreign)
+
+    def _may_miss(self, slot: Slot) -> bool:
+        """Whether the group can do without a worker in this slot; the canary's old one stays if there is a surge."""
+        if self._is_canary(slot) and self.group.settings.max_surge:
+            return False
+        return self._none > 0 or not slot.serves
 
     def _is_finished(self, slot: Slot) -> bool:
         """Whether the release on trial has done this slot's work to its end already."""
@@ -109,27 +126,26 @@ class Moves:
 
     def _is_uncovered(self, slot: Slot, fresh: Worker) -> bool:
         """Whether the canary is alone in its slot: until it has passed, the old release serves there as well."""
-        surges = self.group.settings.max_surge > 0
-        return self._is_canary(slot) and surges and not slot.done and fresh.release != self.group.current
+        if not self._is_canary(slot) or slot.done or fresh.release == self.group.current:
+            return False
+        self._count()
+        return self._second > 0
 
     def _count(self) -> None:
-        """How much room there is; counted once a pass, and only if somebody asks."""
+        """How much room there is; counted once a pass, and only if somebody asks. Outside of a roll, what is recycled
+        gets its successor first wherever there may be one."""
         if self._counted:
             return
         self._counted = True
-        group, slots = self.group, self.group.eligible()
-        second = sum(1 for slot in slots if len(slot.staying) > 1)
-        none = sum(1 for slot in slots if not slot.serves and not slot.done)
-        self._second, self._none = group.settings.max_surge - second, group.settings.max_unavailable - none
-        at_once = max(RECYCLED_LEAST, group.count // RECYCLED_SHARE) - second - none
-        self._room = at_once if group.roll is None else len(slots)
+        group, slots, settings = self.group, self.group.eligible(), self.group.settings
+        second, none = settings.max_surge, settings.max_unavailable
+        if group.roll is None:
+            at_once = max(RECYCLED_LEAST, group.count // RECYCLED_SHARE)
+            second, none = (at_once, 0) if settings.max_surge else (0, min(none, at_once))
+        self._second = second - sum(1 for slot in slots if len(slot.staying) > 1)
+        self._none = none - sum(1 for slot in slots if not (slot.serves or slot.done or slot.failed))
         draining = sum(1 for slot in group.slots.values() for worker in slot.workers if _drains(worker))
         self._drains = max(DRAINING_LEAST, group.count // DRAINING_SHARE) - draining
-
-    def _take_room(self, *, second: int = 0, none: int = 0) -> None:
-        self._second -= second
-        self._none -= none
-        self._room -= second + none
 
     # -- starting
 

@@ -3,11 +3,11 @@
 from msgspec.structs import replace
 
 from . import actions, events
-from .cluster import Breaker, Cause, Cluster, Exit, Group, Outcome, Release, Roll, Slot, Stage, Wanted, Worker
+from .cluster import Breaker, Cause, Cluster, Exit, Group, Loader, Outcome, Release, Roll, Slot, Stage, Wanted, Worker
 from .death import CHARGED
 from .fact import signal_name, span
 from .facts import RollAborted, RollDone, RolledBack, RollMoved, RollStarted
-from .rolls import finished, moved, on_trial
+from .rolls import finished, moved, on_trial, probation
 from .rows import forgiven, told, with_group
 
 NOT_MOVED = (Stage.LOADING, Stage.CANARY)
@@ -35,13 +35,24 @@ def called_off(cluster: Cluster, event: events.RollCalledOff, now: float) -> Clu
 
 
 def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluster:
-    number = wanted.release if wanted.release in group.releases else group.newest + 1
+    known = group.releases.get(wanted.release)
+    if wanted.release and (known is None or known.loader != Loader.READY):
+        return _refused(cluster, group, wanted, f"release {wanted.release} is no longer loaded")
+    number = wanted.release or group.newest + 1
     if number not in group.releases:
         releases = {**group.releases, number: Release(number, wanted.origin.settings, wanted.origin.python)}
         group = replace(group, releases=releases, newest=number)
     roll = Roll(number, group.current, wanted, now, stage_at=now)
     fact = RollStarted(group=group.name, release=number, old=group.current, why=wanted.why)
     return told(with_group(cluster, replace(group, roll=roll)), fact)
+
+
+def _refused(cluster: Cluster, group: Group, wanted: Wanted, why: str) -> Cluster:
+    """A roll that ends before it begins."""
+    number, current = wanted.release, group.current
+    outcome = Outcome(False, wanted.ticket, number, current, Stage.LOADING, 0.0, why)
+    fact = RollAborted(group=group.name, release=number, old=current, stage=str(Stage.LOADING), reason=why)
+    return told(with_group(cluster, replace(group, outcome=outcome)), fact)
 
 
 def advanced(cluster: Cluster, action: actions.AdvanceRoll, now: float) -> Cluster:
@@ -61,6 +72,7 @@ def advanced(cluster: Cluster, action: actions.AdvanceRoll, now: float) -> Clust
         moved=moved(group) if action.stage in (Stage.ROLLING, Stage.SETTLING) else 0,
         count=len(group.eligible()),
         slot=action.canary,
+        watched=probation(group),
     )
     return told(with_group(cluster, group), fact)
 
@@ -74,7 +86,7 @@ def aborted(cluster: Cluster, action: actions.AbortRoll, now: float) -> Cluster:
     """The way back begins."""
     group = cluster.groups[action.group]
     assert group.roll is not None
-    roll = replace(group.roll, stage=Stage.ABORTING, stage_at=now, failed_in=group.roll.stage)
+    roll = replace(group.roll, stage=Stage.ABORTING, stage_at=now, failed_in=group.roll.stage, fault=action.why)
     slots = {name: replace(slot, done=slot.done and not finished(slot, roll)) for name, slot in group.slots.items()}
     fact = RollAborted(
         group=group.name,

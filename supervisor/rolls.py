@@ -7,6 +7,7 @@ from .cluster import Group, Loader, Phase, Release, Roll, Slot, Stage, Worker
 from .watch import Watch
 
 DEAD_WEIGHT = frozenset({Loader.UNSAFE, Loader.FAILED})
+HELD = "every slot is held"
 TAKING_BACK = 30.0  # seconds beyond its own limits that a way back may take before the roll counts as over
 
 
@@ -41,7 +42,7 @@ def progress(group: Group, watch: Watch) -> Iterator[actions.Action]:
     if roll is None:
         return
     if roll.fault and roll.stage != Stage.ABORTING:
-        yield actions.AbortRoll(group.name)
+        yield actions.AbortRoll(group.name, roll.fault)
     else:
         yield from _STAGES[roll.stage](group, roll, watch)
 
@@ -49,8 +50,10 @@ def progress(group: Group, watch: Watch) -> Iterator[actions.Action]:
 def _loading(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
     if not group.releases[roll.new].loaded and group.count:
         return
-    proven = roll.new < roll.old or roll.wanted.hard or not group.eligible()
-    if proven:
+    proven = roll.new < roll.old or roll.wanted.hard or not group.count
+    if not group.eligible() and group.count:
+        yield actions.AbortRoll(group.name, HELD)
+    elif proven:
         yield actions.AdvanceRoll(group.name, Stage.ROLLING)
     else:
         yield actions.AdvanceRoll(group.name, Stage.CANARY, first(group))
@@ -59,11 +62,20 @@ def _loading(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]
 def _canary(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
     slot = group.slots.get(roll.canary)
     if slot is None or slot.retired or slot.held:
-        yield actions.AdvanceRoll(group.name, Stage.CANARY if group.eligible() else Stage.ROLLING, first(group))
+        yield from _another_canary(group)
     elif finished(slot, roll) or any(
         worker.release == roll.new and worker.phase == Phase.READY and watch.due(worker.ready_at + probation(group))
         for worker in slot.staying
     ):
+        yield actions.AdvanceRoll(group.name, Stage.ROLLING)
+
+
+def _another_canary(group: Group) -> Iterator[actions.Action]:
+    if group.eligible():
+        yield actions.AdvanceRoll(group.name, Stage.CANARY, first(group))
+    elif group.count:
+        yield actions.AbortRoll(group.name, HELD)
+    else:
         yield actions.AdvanceRoll(group.name, Stage.ROLLING)
 
 

@@ -68,14 +68,15 @@ def why(files: list[str], cwd: str) -> str:
     return f"{os.path.relpath(files[0], cwd) if below else files[0]}{more} changed"
 
 
-def is_sick(group: Group) -> bool:
-    """Whether its newest code has been found bad and nothing better is on its way."""
+def is_sick(group: Group, files: Set[str]) -> bool:
+    """Whether its newest code has been found bad and nothing better is on its way, or is not known to be `files`: what
+    workers that import the application themselves have told a master before, they do not tell the next one."""
     if group.roll is not None:
         return bool(group.roll.fault)
     if group.release.loader == Loader.LOADING:
         return False
     failed = group.outcome is not None and not group.outcome.done
-    return failed or group.release.loader == Loader.FAILED or not group.proven
+    return failed or group.release.loader == Loader.FAILED or not group.proven or not files
 
 
 class Imports:
@@ -228,7 +229,8 @@ class Watching:
                 if self._polls:
                     raise
                 self._polls = True
-                logger.warning("watching by polling, since the kernel refuses ({}); raise fs.inotify limits", error)
+                reason = str(error).partition(" (")[0]
+                logger.warning("watching by polling: {}; raise the limits fs.inotify.max_user_*", reason)
             await asyncio.sleep(PAUSE)
 
     async def _listen(self) -> None:
@@ -247,7 +249,6 @@ class Watching:
             force_polling=self._polls or None,
             poll_delay_ms=POLL,
             recursive=False,
-            ignore_permission_denied=True,
         )
         async with aclosing(batches):
             async for batch in batches:
@@ -313,7 +314,8 @@ class Watching:
         settings = group.release.settings
         if settings.kind == "command":
             return Code(group.name, settings.cwd, program_files(settings.command, settings.cwd))
-        return Code(group.name, settings.cwd, self._imports.of(group.name), is_sick(group))
+        files = self._imports.of(group.name)
+        return Code(group.name, settings.cwd, files, is_sick(group, files))
 
     def _know(self) -> None:
         """Have a stamp of every file that concerns anybody, and of no other."""
@@ -327,7 +329,8 @@ class Watching:
     def _folders(self) -> set[str]:
         """Each by its one real name: the kernel tells the changes of a folder under one name only."""
         outside = {os.path.dirname(path) for path in self._stamps} - self._survey.folders
-        return {*self._survey.folders, *filter(os.path.isdir, outside)}
+        readable = {folder for folder in outside if os.path.isdir(folder) and os.access(folder, os.R_OK)}
+        return {*self._survey.folders, *readable}
 
 
 def _is_folder(path: str, folders: Set[str]) -> bool:

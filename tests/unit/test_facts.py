@@ -57,6 +57,30 @@ def test_tags_are_kebab_case_and_differ():
         (exited("hung", signal=15, uptime=300), "web.2 ended after a hang (SIGTERM) after 5 min", "error"),
         (exited("finished", code=0), "web.2 finished (exit code 0) after 3.2 s", "info"),
         (facts.WorkerReady(slot="web.1", pid=5, seconds=0.25), "web.1 ready after 250 ms (pid 5)", "info"),
+        (
+            facts.RollStarted(group="web", release=2, old=1, why="bkd restart"),
+            "web: rolling from release 1 to 2: bkd restart",
+            "info",
+        ),
+        (
+            facts.RollDone(group="web", release=2, old=1, workers=4, seconds=6.72, left=[]),
+            "web: release 2 is live, 4 workers, took 6.7 s",
+            "info",
+        ),
+        (
+            facts.RollDone(group="web", release=2, old=1, workers=1, seconds=0.5, left=["web.2", "web.3"]),
+            "web: release 2 is live, 1 worker, took 500 ms; held and not moved: web.2, web.3",
+            "info",
+        ),
+        (
+            facts.RollAborted(
+                group="web", release=2, old=1, stage="loading", reason="SyntaxError: invalid syntax (app.py, line 3)"
+            ),
+            "web: release 2 was aborted while loading: SyntaxError: invalid syntax (app.py, line 3); "
+            "release 1 goes on serving",
+            "error",
+        ),
+        (facts.RolledBack(group="web", release=1), "web: release 1 serves alone again", "info"),
         (facts.ClusterStopped(code=3), "stopped with exit code 3", "error"),
         (facts.ClusterStopped(code=0), "stopped with exit code 0", "info"),
     ],
@@ -86,6 +110,13 @@ def test_about():
     assert not facts.SlotDone(slot="website.1").about("web")
     assert facts.Scaled(group="web", old=1, new=2).about("web")
     assert facts.SlotReset(name="web").about("web")
+    canary = facts.RollMoved(group="web", release=2, stage="canary", moved=0, count=4, slot="web.1")
+    assert canary.about("web")
+    assert not canary.about("web.1")
+    aborted = facts.RollAborted(group="web", release=2, old=1, stage="canary", reason="x", slot="web.1")
+    assert aborted.about("web")
+    assert aborted.about("web.1")
+    assert not aborted.about("web.2")
     assert not facts.ClusterStopped(code=0).about("web")
 
 

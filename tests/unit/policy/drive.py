@@ -262,6 +262,10 @@ class Drive:
         """The slot of that name."""
         return self.group(name.rpartition(".")[0]).slots[name]
 
+    def slots(self, group: str = "web") -> list[Slot]:
+        """The slots of a group, in order, as rows."""
+        return list(self.group(group).slots.values())
+
     def slot_names(self, group: str = "web") -> list[str]:
         """The slots of a group, in order."""
         return list(self.group(group).slots)

@@ -18,7 +18,7 @@ def drained(drive: Drive) -> int:
 
 def doubled(drive: Drive) -> int:
     """How many slots have two workers that are to stay."""
-    return sum(len(slot.staying) > 1 for slot in drive.group().slots.values())
+    return sum(len(slot.staying) > 1 for slot in drive.slots())
 
 
 @pytest.mark.parametrize(("surge", "unavailable"), [(1, 0), (2, 0), (9, 0), (0, 1), (0, 2), (1, 1), (2, 3)])
@@ -27,7 +27,7 @@ def test_a_roll_keeps_its_limits(count, surge, unavailable):
     drive = settled(web(count=count, max_surge=surge, max_unavailable=unavailable, preload="false"))
     drive.asks()
     for _ in range(300):
-        assert sum(slot.serves for slot in drive.group().slots.values()) >= count - unavailable
+        assert sum(slot.serves for slot in drive.slots()) >= count - unavailable
         assert doubled(drive) <= surge
         assert drained(drive) <= max(2, count // 4)
         if drive.stage() is None:
@@ -175,9 +175,9 @@ def test_slots_that_had_moved_come_back_from_the_release_that_is_still_loaded():
     loads = kinds(drive.taken).count("LoadRelease")
     drive.ends(drive.of("web.3", 2), 1)
     for _ in range(60):
-        serving = [slot.name for slot in drive.group().slots.values() if slot.serves]
+        serving = [slot.name for slot in drive.slots() if slot.serves]
         assert len(serving) >= 3
-        assert sum(len(slot.staying) > 1 for slot in drive.group().slots.values()) <= 1
+        assert sum(len(slot.staying) > 1 for slot in drive.slots()) <= 1
         drive.goes_on()
     assert drive.releases() == [(1,)] * 4
     assert kinds(drive.taken).count("LoadRelease") == loads
@@ -211,7 +211,7 @@ def test_deaths_of_new_workers_on_the_way_back_are_charged_to_nobody():
     drive.ends(drive.of("web.1", 2), 1)
     drive.ends(drive.of("web.3", 2), 1)
     drive.ends(drive.of("web.4", 2), 78)
-    assert {(slot.score, slot.failed) for slot in drive.group().slots.values()} == {(0.0, "")}
+    assert {(slot.score, slot.failed) for slot in drive.slots()} == {(0.0, "")}
     assert drive.goes_well().releases() == [(1,)] * 4
 
 
@@ -448,7 +448,7 @@ def test_all_slots_asked_for_at_once_never_miss_more_than_one():
     drive.happen(*(events.Replaced(slot) for slot in drive.slot_names()))
     old = {worker.id for _, _, worker in drive.cluster.workers() if worker.stale}
     for _ in range(60):
-        assert sum(slot.serves for slot in drive.group().slots.values()) == 4
+        assert sum(slot.serves for slot in drive.slots()) == 4
         drive.goes_on()
     assert not old & {worker.id for _, _, worker in drive.cluster.workers()}
 
@@ -485,6 +485,16 @@ def test_a_fresh_worker_that_does_not_come_up_costs_the_old_one_nothing():
     assert drive.worker("web.1").id == old
     assert drive.slot("web.1").score > 0
     assert drive.releases()[0] == (1, 1)
+
+
+def test_a_function_asked_for_again_that_finishes():
+    """What it was to take the place of is not needed any more either."""
+    drive = settled(python())
+    drive.happen(events.Replaced("jobs.1"))
+    drive.dies("jobs.1", 0)
+    drive.obeys()
+    assert drive.slot("jobs.1").done
+    assert drive.slot("jobs.1").workers == ()
 
 
 def test_a_function_asked_for_again_is_run_again():

@@ -8,7 +8,7 @@ from bkd.supervisor.config.schema import PingSection
 from bkd.supervisor.facts import RollAborted, RollDone, RolledBack
 from bkd.supervisor.rolls import kept, no_way_back
 
-from .drive import Drive, command, kinds, rolling, settled, spawned, web
+from .drive import Drive, command, kinds, python, rolling, settled, spawned, web
 
 # -- what is wrong with it
 
@@ -66,7 +66,7 @@ def test_deaths_on_trial_are_charged_to_nobody(how):
     drive = rolling(Stage.CANARY, web(count=2, max_restarts=1, request_timeout=60.0))
     fail(drive, "web.1", how)
     drive.goes_well()
-    assert [(slot.score, slot.charged, slot.failed) for slot in drive.group().slots.values()] == [(0.0, (), "")] * 2
+    assert [(slot.score, slot.charged, slot.failed) for slot in drive.slots()] == [(0.0, (), "")] * 2
     assert drive.group().breaker.deaths == ()
 
 
@@ -208,6 +208,46 @@ def test_a_death_that_bkd_wanted_takes_nothing_back():
     drive.ends(drive.of("web.1", 2), -15)
     assert drive.stage() == Stage.CANARY
     assert drive.goes_well().group().outcome.done
+
+
+# -- and slots that cannot go back
+
+
+@pytest.mark.parametrize(("surge", "unavailable"), [(1, 0), (0, 1)])
+def test_a_slot_that_has_failed_does_not_stop_the_way_back(surge, unavailable):
+    drive = rolling(Stage.SETTLING, web(count=3, max_surge=surge, max_unavailable=unavailable))
+    drive.obeys()
+    drive.ends(drive.of("web.1", 2), 1)
+    drive.ends(drive.of("web.1", 1), 78)
+    drive.goes_well()
+    assert drive.releases() == [(), (1,), (1,)]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_failed_slot_that_went_first_is_empty_again(stays):
+    drive = settled(web(count=2, max_restarts=1))
+    drive.dies("web.2", 78)
+    drive.asks()
+    drive.loads(2)
+    if stays:
+        drive.serves("web.2", 2)
+    drive.happen(events.RollCalledOff("web", "a rollback was asked for"))
+    drive.goes_well()
+    drive.obeys()
+    assert drive.releases() == [(1,), ()]
+    assert drive.slot("web.2").failed
+    assert list(drive.group().releases) == [1]
+
+
+@pytest.mark.parametrize(("group", "code"), [(web(count=2), 78), (python("web", count=2), 0)])
+def test_a_canary_whose_old_worker_ended_for_good_beside_it_goes_all_the_same(group, code):
+    drive = rolling(Stage.CANARY, group)
+    drive.serves("web.1", 2)
+    drive.ends(drive.of("web.1", 1), code)
+    drive.happen(events.RollCalledOff("web", "a rollback was asked for"))
+    drive.goes_well()
+    drive.obeys()
+    assert 2 not in [number for pair in drive.releases() for number in pair]
 
 
 # -- called off
@@ -352,14 +392,29 @@ def test_the_way_back_can_fail_as_well(stage):
     assert kept(drive.group()) == [1]
 
 
-def test_a_roll_back_whose_loader_dies_in_that_moment_fails():
+def gone_in_that_moment(drive: Drive) -> None:
+    """The loader dies, and the roll back is asked for before anybody could look."""
+    origin = Origin(drive.group().settings)
+    drive.happen(events.LoaderGone("web", 1, "signal 9"), events.RollAsked("web", origin, "bkd rollback", 1))
+
+
+def forgotten(drive: Drive) -> None:
+    """The release has been forgotten."""
+    drive.happen(events.LoaderGone("web", 1, "signal 9"))
+    drive.asks(release=1)
+
+
+@pytest.mark.parametrize("how", [gone_in_that_moment, forgotten])
+def test_a_roll_back_to_what_is_no_longer_loaded_fails(how):
+    """It would be made from the files as they are now: no way back, but another roll."""
     drive = rolled()
-    drive.happen(
-        events.LoaderGone("web", 1, "signal 9"), events.RollAsked("web", Origin(drive.group().settings), "x", 1)
-    )
+    before = len(drive.taken)
+    how(drive)
     drive.goes_well()
-    assert drive.group().releases[drive.group().current].loader == Loader.READY
-    assert len({number for pair in drive.releases() for number in pair}) == 1
+    assert "LoadRelease" not in kinds(drive.taken[before:])
+    assert drive.releases() == [(2,)] * 4
+    assert (drive.group().outcome.done, drive.group().outcome.ticket) == (False, 2)
+    assert drive.group().newest == 2
 
 
 # -- whoever waits

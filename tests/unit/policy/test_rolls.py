@@ -33,7 +33,7 @@ def test_a_roll_from_beginning_to_end():
 
 def test_a_roll_is_charged_to_nobody():
     drive = rolling(Stage.SETTLING).goes_well()
-    assert {(slot.score, slot.restarts, slot.failed) for slot in drive.group().slots.values()} == {(0.0, 0, "")}
+    assert {(slot.score, slot.restarts, slot.failed) for slot in drive.slots()} == {(0.0, 0, "")}
     assert drive.group().breaker.deaths == ()
 
 
