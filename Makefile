@@ -17,12 +17,14 @@ ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(PYTHON))
 endif
 endif
 
-.PHONY: run test lint check wheel clean help
+.PHONY: run test simulate mutants lint check wheel clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run    start the example cluster: a page, a function and a program"
 	@echo "make test   run all tests"
+	@echo "make simulate  the policy in a fake world: a million events; STORIES=9 plays so many of other seeds"
+	@echo "make mutants   plant faults in the policy; the simulation has to find each of them"
 	@echo "make lint   ruff, mypy, import rules"
 	@echo "make check  lint, then test"
 	@echo "make wheel  build sdist and wheel into dist/"
@@ -44,6 +46,16 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest $(TESTS)
+
+simulate: $(VENV)/.developing
+ifdef STORIES
+	$(BIN)/python -m tests.simulation.world --seed $${SEED:-$$(date +%s)} --stories $(STORIES)
+else
+	$(BIN)/python -m pytest tests/simulation
+endif
+
+mutants: $(VENV)/.developing
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .

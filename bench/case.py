@@ -12,6 +12,7 @@ class Case:
     """`measure(peer, **options)` is one round of one peer and returns figures by metric, the unit in the name.
 
     Its keyword defaults can be set from the command line; `variants` are sets of them that are run one after another.
+    `report` writes the table of all rounds by peer, where the usual one does not do.
     With `baseline` the rounds are pairs: each other peer is compared with that one round by round.
     """
 
@@ -21,3 +22,4 @@ class Case:
     rounds: int = 5
     variants: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
     baseline: str = ""
+    report: Callable[[dict[str, list[Figures]]], str] | None = None

@@ -27,8 +27,8 @@ def request(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
 
 
-def _pid_in(answer: bytes) -> int:
-    """The pid in the body of an answer; ValueError when it is broken off or no 200."""
+def _number_in(answer: bytes) -> int:
+    """The number that is the body of an answer; ValueError when it is broken off or no 200."""
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise ValueError(f"not an answer: {head[:60]!r}")
@@ -37,12 +37,24 @@ def _pid_in(answer: bytes) -> int:
 
 def ask_pid(port: int, timeout: float) -> int:
     """Pid of the worker that answers one GET on a connection of its own; OSError or ValueError when none does."""
+    return _ask(port, "/pid", timeout)
+
+
+def _ask(port: int, path: str, timeout: float) -> int:
     with socket.create_connection((HOST, port), timeout) as connection:
-        connection.sendall(request("/pid"))
+        connection.sendall(request(path))
         answer = b""
         while chunk := connection.recv(4096):
             answer += chunk
-    return _pid_in(answer)
+    return _number_in(answer)
+
+
+def only_version(port: int, version: int, asks: int = 8) -> bool:
+    """Whether so many requests, each on a connection of its own, are all answered by this version."""
+    try:
+        return all(_ask(port, "/version", timeout=1) == version for _ in range(asks))
+    except (OSError, ValueError):
+        return False
 
 
 def replaced_after(port: int, old: int, since: float, limit: float, patience: float) -> float:
@@ -106,7 +118,7 @@ async def ask_pid_async(port: int, path: str) -> int:
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         writer.write(request(path))
-        return _pid_in(await reader.read(-1))
+        return _number_in(await reader.read(-1))
     finally:
         writer.close()
 

@@ -1,6 +1,7 @@
 """From raw figures to tables. A figure that is infinite stands for "did not happen in the time allowed"."""
 
 import math
+from collections.abc import Callable
 from statistics import median
 
 from case import Figures
@@ -12,20 +13,39 @@ OURS = "bkd"
 def table(results: dict[str, Rounds]) -> str:
     """One Markdown table: median, range and what bkd needs in proportion to each peer."""
     lines = ["| figure | peer | n | median | min–max | bkd ÷ peer |", "|---|---|--:|--:|--:|--:|"]
-    for metric in _metrics(results):
-        ours = _pooled(results.get(OURS, []), metric)
+    for metric in metrics(results):
+        ours = pooled(results.get(OURS, []), metric)
         for peer, rounds in results.items():
-            if values := _pooled(rounds, metric):
+            if values := pooled(rounds, metric):
                 ratio = _ratio(median(ours), median(values)) if ours and peer != OURS else ""
                 spread = f"{shown(min(values))}–{shown(max(values))}"
                 lines.append(f"| {metric} | {peer} | {len(values)} | {shown(median(values))} | {spread} | {ratio} |")
     return "\n".join(lines)
 
 
+def grid(results: dict[str, Rounds], rows: list[str], cell: Callable[[Rounds, str], str]) -> str:
+    """A Markdown table with a column for each peer; `cell` gets a peer's rounds and the name of the row."""
+    lines = [f"| | {' | '.join(results)} |", "|---" * (len(results) + 1) + "|"]
+    lines += [f"| {row} | {' | '.join(cell(rounds, row) for rounds in results.values())} |" for row in rows]
+    return "\n".join(lines)
+
+
+def typical(rounds: Rounds, metric: str) -> str:
+    """Median and range; a dash when it was not measured."""
+    values = pooled(rounds, metric)
+    return f"{shown(median(values))} ({shown(min(values))}–{shown(max(values))})" if values else "–"
+
+
+def summed(rounds: Rounds, metric: str) -> str:
+    """Sum and range; a dash when it was not measured."""
+    values = pooled(rounds, metric)
+    return f"{shown(sum(values))} ({shown(min(values))}–{shown(max(values))})" if values else "–"
+
+
 def paired(results: dict[str, Rounds], baseline: str) -> str:
     """One line for each metric and peer: its figure divided by the baseline's of the same round."""
     lines = []
-    for metric in _metrics(results):
+    for metric in metrics(results):
         for peer, rounds in results.items():
             pairs = zip(rounds, results.get(baseline, []), strict=False)
             ratios = [_mean(a[metric]) / _mean(b[metric]) for a, b in pairs if a.get(metric) and b.get(metric)]
@@ -41,12 +61,12 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == 0 else f"{value:.3g}"
 
 
-def _metrics(results: dict[str, Rounds]) -> list[str]:
+def metrics(results: dict[str, Rounds]) -> list[str]:
     """In the order of their first appearance."""
     return list(dict.fromkeys(metric for rounds in results.values() for figures in rounds for metric in figures))
 
 
-def _pooled(rounds: Rounds, metric: str) -> list[float]:
+def pooled(rounds: Rounds, metric: str) -> list[float]:
     return [value for figures in rounds for value in figures.get(metric, [])]
 
 

@@ -17,19 +17,21 @@ from typing import Any
 
 import proc
 from client import answering, free_port
-from place import APPS, HOST, program
+from place import APPS, HOST, pm2, program
 
 
 @dataclass(frozen=True)
 class Task:
     """What a peer is to run. `hang_limit`: seconds without a sign of life until a worker is replaced, 0 its default.
 
+    `start_limit`: seconds within which a worker must be ready, 0 the default; only for peers that have such a limit.
     With `sleepers` there is no application: `workers` programs `sleep`, each with a log of its own.
     """
 
     workers: int = 1
     heavy: bool = False
     hang_limit: int = 0
+    start_limit: int = 0
     sleepers: bool = False
 
 
@@ -37,7 +39,10 @@ class Peer:
     """Base of the adapters. `pause`: range of the seconds a worker is left alone before it is killed again."""
 
     app = "asgi_app:app"
+    source = "asgi_app.py"
     pause = (1.2, 2.2)
+    deploy_waits = False
+    """Whether the operator's command ends only when the deploy has."""
 
     def __init__(self, task: Task, folder: Path) -> None:
         self.task, self.folder, self.port = task, folder, free_port()
@@ -50,6 +55,13 @@ class Peer:
 
     def status_command(self) -> list[str]:
         raise NotImplementedError(f"{type(self).__name__} has no status command")
+
+    def deploy_command(self) -> list[str]:
+        """What an operator does after new code has been put there."""
+        return ["kill", "-HUP", str(self.pid)]
+
+    def rollback_command(self) -> list[str]:
+        raise NotImplementedError(f"{type(self).__name__} has no rollback command")
 
     def parts(self) -> dict[str, set[int]]:
         """Pids of the parts its supervision has, where they are worth telling apart."""
@@ -114,8 +126,8 @@ class Gunicorn(Peer):
     def command(self) -> list[str]:
         argv = [program("gunicorn"), "-w", str(self.task.workers), "-b", f"{HOST}:{self.port}", "-k", self.worker_class]
         argv += ["--control-socket", str(self.folder / "control"), *self.options]
-        if self.task.hang_limit:
-            argv += ["--timeout", str(self.task.hang_limit)]
+        if limit := self.task.hang_limit or self.task.start_limit:
+            argv += ["--timeout", str(limit)]
         return [*argv, self.app]
 
     def status_command(self) -> list[str]:
@@ -151,6 +163,8 @@ class Granian(Peer):
 
 
 class Supervisord(Peer):
+    deploy_waits = True
+
     def configure(self) -> None:
         self.sleep_logs().mkdir()
         (self.folder / "supervisord.conf").write_text(f"""
@@ -169,12 +183,12 @@ serverurl = unix://{self.folder}/control
 numprocs = {self.task.workers}
 process_name = %(program_name)s_%(process_num)d
 autorestart = true
-stderr_logfile = NONE
+redirect_stderr = true
 """)
 
     def web_program(self) -> str:
-        serve = f"{program('python')} serve_fd.py 0"
-        return f"[fcgi-program:web]\nsocket = tcp://{HOST}:{self.port}\ncommand = {serve}\nstdout_logfile = NONE"
+        serve = f"command = {program('python')} serve_fd.py 0\nstdout_logfile = web_%(process_num)d.log"
+        return f"[fcgi-program:web]\nsocket = tcp://{HOST}:{self.port}\n{serve}"
 
     def sleep_program(self) -> str:
         return f"[program:sleep]\ncommand = sleep 100000\nstdout_logfile = {self.sleep_logs()}/%(process_num)d.log"
@@ -183,13 +197,20 @@ stderr_logfile = NONE
         return [program("supervisord"), "-c", "supervisord.conf"]
 
     def status_command(self) -> list[str]:
-        return [program("supervisorctl"), "-c", str(self.folder / "supervisord.conf"), "status"]
+        return self.control("status")
+
+    def deploy_command(self) -> list[str]:
+        return self.control("restart", "web:*")
+
+    def control(self, *words: str) -> list[str]:
+        return [program("supervisorctl"), "-c", str(self.folder / "supervisord.conf"), *words]
 
 
 class Circus(Peer):
     """Looks at its processes every 5 s, so the pause before a kill goes through that period."""
 
     pause = (1.2, 6.2)
+    deploy_waits = True
 
     def configure(self) -> None:
         self.sleep_logs().mkdir()
@@ -229,11 +250,45 @@ port = {self.port}
         return [program("circusd"), "circus.ini"]
 
     def status_command(self) -> list[str]:
-        return [program("circusctl"), "--endpoint", self.endpoint, "status"]
+        return self.control("status")
+
+    def deploy_command(self) -> list[str]:
+        return self.control("reload", "web", "--waiting")
+
+    def control(self, *words: str) -> list[str]:
+        return [program("circusctl"), "--endpoint", self.endpoint, "--timeout", "60", *words]
+
+
+class Pm2(Peer):
+    """Cluster mode, with the application for Node."""
+
+    source = "node_app.js"
+    deploy_waits = True
+
+    def configure(self) -> None:
+        web = {"name": "web", "script": self.source, "exec_mode": "cluster", "instances": self.task.workers}
+        web |= {"out_file": str(self.folder / "web.log"), "error_file": str(self.folder / "web.log")}
+        (self.folder / "ecosystem.config.js").write_text(f"module.exports = {json.dumps({'apps': [web]})}")
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "PM2_HOME": str(self.folder / "pm2"), "BENCH_PORT": str(self.port)}
+
+    def command(self) -> list[str]:
+        return self.control("start", "ecosystem.config.js", "--no-daemon")
+
+    def status_command(self) -> list[str]:
+        return self.control("jlist")
+
+    def deploy_command(self) -> list[str]:
+        return self.control("reload", "web")
+
+    def control(self, *words: str) -> list[str]:
+        return [pm2() or "pm2", *words]
 
 
 class Bkd(Peer):
     extra = ""
+    deploy_waits = True
 
     def configure(self) -> None:
         (self.folder / "bkd.toml").write_text(f"""
@@ -251,7 +306,8 @@ count = {self.task.workers}
         return f'[ping]\ninterval = "{limit}s"\nkill = "{limit}s"\n' if limit else ""
 
     def web_group(self) -> str:
-        return f'[workers.web]\nkind = "web"\napp = "{self.app}"\nbind = ["{HOST}:{self.port}"]'
+        limit = f'start_timeout = "{self.task.start_limit}s"\n' if self.task.start_limit else ""
+        return f'[workers.web]\nkind = "web"\n{limit}app = "{self.app}"\nbind = ["{HOST}:{self.port}"]'
 
     def sleep_group(self) -> str:
         return '[log]\nmode = "files"\n[workers.sleep]\nkind = "command"\ncommand = ["sleep", "100000"]'
@@ -263,7 +319,16 @@ count = {self.task.workers}
         return [program("bkd"), "start"]
 
     def status_command(self) -> list[str]:
-        return [program("bkd"), "status", "-c", str(self.folder / "bkd.toml")]
+        return self.control("status")
+
+    def deploy_command(self) -> list[str]:
+        return self.control("restart", "web")
+
+    def rollback_command(self) -> list[str]:
+        return self.control("rollback", "web")
+
+    def control(self, *words: str) -> list[str]:
+        return [program("bkd"), *words, "-c", str(self.folder / "bkd.toml")]
 
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.call([*self.status_command(), "--json"])))
@@ -294,6 +359,7 @@ PEERS: dict[str, type[Peer]] = {
     "granian": Granian,
     "supervisord": Supervisord,
     "circus": Circus,
+    "pm2": Pm2,
     "bkd": Bkd,
     "bkd-wsgi": BkdWsgi,
     "bkd-exec": BkdExec,

@@ -1,6 +1,7 @@
 """Where things lie: the environment of the peers, the applications, the results. Loopback only."""
 
 import os
+import shutil
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -13,3 +14,9 @@ HOST = "127.0.0.1"
 def program(name: str) -> str:
     """Path of a program in the environment."""
     return str(VENV / "bin" / name)
+
+
+def pm2() -> str | None:
+    """Path of pm2, from PATH or from a folder `node` beside the environment; None when it is not there."""
+    beside = VENV.parent / "node" / "node_modules" / ".bin"
+    return shutil.which("pm2", path=f"{os.environ.get('PATH', os.defpath)}:{beside}")

@@ -125,7 +125,7 @@ def main() -> int:
         results, failed = all_rounds(case, peers, args.rounds or case.rounds, options)
         document[variant or "all"] = {"options": options, "results": results, "failures": failed}
         failures += failed
-        print(f"\n### {case.title}{variant and ': ' + variant}\n\n{table(results)}\n")
+        print(f"\n### {case.title}{variant and ': ' + variant}\n\n{(case.report or table)(results)}\n")
         print(paired(results, case.baseline) if case.baseline else "")
     print(f"raw figures: {store(args.name, document, about)}")
     for failure in failures:

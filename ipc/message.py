@@ -124,7 +124,8 @@ class LoadFailed(Message, frozen=True):
 class Fork(Message, frozen=True):
     """Order to a loaded zygote: fork this worker (`worker:become` to a process that is to be it).
 
-    `seat` is its place in the balance page, which no other living worker of the group has.
+    `seat` is its place in the balance page, which no other living worker of the group has. `quiet`: it is to be ready
+    but to take no work before it is told to serve.
     """
 
     op = "zygote:fork"
@@ -134,6 +135,7 @@ class Fork(Message, frozen=True):
     tree: str = ""
     log: str = ""
     seat: int = 0
+    quiet: bool = False
 
 
 class Become(Fork, frozen=True):
@@ -201,6 +203,12 @@ class Drain(Message, frozen=True):
     last: bool = False
 
 
+class Serve(Message, frozen=True):
+    """Order to a worker that was started quiet: take work from now on."""
+
+    op = "worker:serve"
+
+
 class Reopen(Message, frozen=True):
     """Order to a worker: its log file was moved, open it again."""
 
@@ -265,6 +273,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Imported,
     BootFailed,
     Drain,
+    Serve,
     Reopen,
     Pace,
     ConfigChanged,

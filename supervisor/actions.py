@@ -25,13 +25,20 @@ class DropLoader(Action, frozen=True):
 
 
 class Spawn(Action, frozen=True):
-    """Start a process in a slot; `fork`: from the release's zygote, else by exec."""
+    """Start a process in a slot; `fork`: from the release's zygote, else by exec; `quiet`: without work at first."""
 
     worker: int
     group: str
     slot: str
     release: int
     fork: bool
+    quiet: bool = False
+
+
+class Admit(Action, frozen=True):
+    """Let a worker that was started quiet take work."""
+
+    worker: int
 
 
 class Observe(Action, frozen=True):

@@ -49,11 +49,12 @@ class Adoption:
                 self.effects.loaders.spawned(process.worker, pid, start)
 
     def _ask_again(self) -> None:
-        """Whether a drain order of the last master was read, nobody knows."""
+        """Whether an order of the last master to serve or to drain was read, nobody knows."""
         for _, _, worker in self.turns.cluster.workers():
             process = self.registry.workers.get(worker.id)
-            if process is not None and worker.ending is not None and worker.ending.step == Step.ASKED:
-                process.asked = True
+            if process is not None:
+                process.admitted = process.settings.kind == "web" and not worker.quiet
+                process.asked = worker.ending is not None and worker.ending.step == Step.ASKED
 
     def _processes(self) -> list[Process]:
         found = (self.registry.workers.get(number) for number in self.remembered)

@@ -63,10 +63,15 @@ def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cl
 def _spawn(cluster: Cluster, action: actions.Spawn, now: float) -> Cluster:
     group = cluster.groups[action.group]
     slot = group.slots[action.slot]
-    worker = Worker(action.worker, action.slot, action.release, ordered=now, progress=now)
+    worker = Worker(action.worker, action.slot, action.release, ordered=now, progress=now, quiet=action.quiet)
     places = {**cluster.places, action.worker: action.slot}
     cluster = replace(cluster, next_worker=max(cluster.next_worker, action.worker + 1), places=places)
     return with_slot(cluster, group, replace(slot, workers=(*slot.workers, worker)))
+
+
+def _admit(cluster: Cluster, action: actions.Admit, now: float) -> Cluster:
+    place = find(cluster, action.worker)
+    return cluster if place is None else with_worker(cluster, place, replace(place.worker, quiet=False))
 
 
 def _observe(cluster: Cluster, action: actions.Observe, now: float) -> Cluster:
@@ -199,6 +204,7 @@ _CHANGES: dict[type[actions.Action], Callable[[Cluster, Any, float], Cluster]] =
     actions.LoadRelease: _load_release,
     actions.DropLoader: _drop_loader,
     actions.Spawn: _spawn,
+    actions.Admit: _admit,
     actions.Observe: _observe,
     actions.Warn: _warn,
     actions.Condemn: _condemn,

@@ -103,7 +103,8 @@ class Ending(msgspec.Struct, frozen=True):
 
 class Worker(msgspec.Struct, frozen=True):
     """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
-    last asked about it; `signalled`: the last signal an operator sent it; `stale`: why a fresh one is to replace it."""
+    last asked about it; `signalled`: the last signal an operator sent it; `stale`: why a fresh one is to replace it;
+    `quiet`: it takes no work yet."""
 
     id: int
     slot: str
@@ -122,6 +123,7 @@ class Worker(msgspec.Struct, frozen=True):
     signalled: int = 0
     boot_error: str = ""
     stale: str = ""
+    quiet: bool = False
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -178,8 +180,8 @@ class Slot(msgspec.Struct, frozen=True):
 
     @property
     def serves(self) -> bool:
-        """Whether one of its workers is ready and not ending."""
-        return any(worker.phase == Phase.READY and worker.ending is None for worker in self.workers)
+        """Whether one of its workers takes work and is not ending."""
+        return any(w.phase == Phase.READY and w.ending is None and not w.quiet for w in self.workers)
 
 
 class Loader(StrEnum):

@@ -13,7 +13,7 @@ from typing import Any
 
 from loguru import logger
 
-from ..ipc.message import Drain, Pace
+from ..ipc.message import Drain, Pace, Serve
 from . import actions, cgroup, events, procfs
 from .balance import Balance
 from .cluster import Observation
@@ -44,6 +44,7 @@ class Effects:
             actions.LoadRelease: self.loaders.load,
             actions.DropLoader: self.loaders.drop,
             actions.Spawn: self._spawn,
+            actions.Admit: self._admit,
             actions.Observe: self._observe,
             actions.Condemn: self._condemn,
             actions.Ask: self._ask,
@@ -86,6 +87,7 @@ class Effects:
     def _spawn(self, action: actions.Spawn) -> None:
         settings = self.context.release(action.group, action.release).settings
         process = Process(action.worker, action.group, action.slot, action.release, settings)
+        process.quiet = action.quiet
         process.log = self.context.log_path(action.slot)
         process.log_offset = size_of(process.log)
         process.seat = self.balance.take(action.group) if settings.kind == "web" else 0
@@ -96,6 +98,17 @@ class Effects:
             self.programs.start(process)
         else:
             self.loaders.execute(process)
+
+    def _admit(self, action: actions.Admit) -> None:
+        process = self.registry.workers.get(action.worker)
+        if process is not None:
+            process.admitted = True
+            self.admit_again(process)
+
+    def admit_again(self, process: Process) -> None:
+        """The order to serve, now or as soon as the worker has found this master; it is obeyed once."""
+        if process.admitted and process.connection is not None:
+            process.connection.send(Serve())
 
     def _observe(self, action: actions.Observe) -> None:
         process = self.registry.workers.get(action.worker)
@@ -127,13 +140,15 @@ class Effects:
         else:
             self.balance.gone(process.group, process.seat)
             process.asked = True
-            self.ask_again(process)
+            self.admit_again(process)
+        self.ask_again(process)
 
     def welcome(self, process: Process) -> None:
         """A worker has found this master: what it may not know yet."""
         context = self.context
         if process.connection is not None and (context.repaced or context.adopting):
             process.connection.send(Pace(context.ping_period))
+        self.admit_again(process)
         self.ask_again(process)
 
     def ask_again(self, process: Process) -> None:

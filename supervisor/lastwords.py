@@ -4,8 +4,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from .cluster import Cluster
 from .fact import Fact
-from .facts import RollAborted
+from .facts import ReleaseFailed, RollAborted
 from .logfiles import clean
 from .registry import Process, Registry
 
@@ -19,6 +20,17 @@ def with_last_words(fact: Fact, registry: Registry) -> Fact:
         return fact
     found = [p for p in registry.workers.values() if p.slot == fact.slot and p.release == fact.release]
     return replace(fact, trace=last_words(found[-1])) if found else fact
+
+
+def trace(fact: Fact, cluster: Cluster) -> str:
+    """What stands below the line of this fact; a load that fails in a roll is told with the roll's end."""
+    if isinstance(fact, RollAborted):
+        return fact.trace
+    if not isinstance(fact, ReleaseFailed):
+        return ""
+    group = cluster.groups.get(fact.group)
+    rolling = group is not None and group.roll is not None and group.roll.new == fact.release
+    return "" if rolling else fact.trace
 
 
 def last_words(process: Process) -> str:

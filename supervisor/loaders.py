@@ -133,7 +133,9 @@ class Loaders:
         if envelope.op == Loaded.op:
             self.imported(process.group, process.release, body(envelope, Loaded).files, process.worker)
             connection.send(
-                Become(process.worker, process.slot, process.token, process.tree, process.log, process.seat)
+                Become(
+                    process.worker, process.slot, process.token, process.tree, process.log, process.seat, process.quiet
+                )
             )
         elif envelope.op == LoadFailed.op:
             failed = body(envelope, LoadFailed)
@@ -298,7 +300,7 @@ class Loaders:
 
 
 def _order(process: Process) -> Fork:
-    return Fork(process.worker, process.slot, process.token, process.tree, process.log, process.seat)
+    return Fork(process.worker, process.slot, process.token, process.tree, process.log, process.seat, process.quiet)
 
 
 def _how(code: int) -> str:

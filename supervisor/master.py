@@ -32,12 +32,12 @@ from .context import Context
 from .deploys import Deploys
 from .effects import Effects
 from .fact import Fact
-from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted, ReleaseFailed, RollAborted
+from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
-from .lastwords import with_last_words
+from .lastwords import trace, with_last_words
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
 from .notyet import ignored
@@ -259,8 +259,9 @@ class Master:
         self.journal.write(fact)
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
-        if isinstance(fact, ReleaseFailed | RollAborted) and fact.trace:
-            logger.error("{}", fact.trace.rstrip())
+        below = trace(fact, self.turns.cluster)
+        if below:
+            logger.error("{}", below.rstrip())
 
     def _changed(self) -> None:
         """Called after every turn."""

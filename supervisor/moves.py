@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from . import actions
 from .cluster import Cause, Group, Loader, Phase, Release, Slot, Stage, Worker
-from .rolls import finished, probation, target
+from .rolls import finished, probation, target, tries_quietly
 from .watch import Watch
 
 DRAINING_LEAST, DRAINING_SHARE = 2, 4
@@ -25,10 +25,10 @@ class Moves:
         self._counted = False
         self._second = self._none = self._drains = 0
 
-    def is_quiet(self, slot: Slot, worker: Worker) -> bool:
+    def is_settled(self, slot: Slot, worker: Worker) -> bool:
         """Whether the only worker of a slot is the one that it should have."""
         group = self.group
-        return worker.release == group.current and not worker.stale and group.roll is None
+        return worker.release == group.current and not worker.stale and not worker.quiet and group.roll is None
 
     def may_blame_loader(self, worker: Worker) -> bool:
         """Whether the loader that is there now is the one that was given this order; once a pass is enough."""
@@ -41,7 +41,7 @@ class Moves:
         if slot.held:
             return
         wanted, staying = target(self.group, slot), slot.staying
-        fresh = _fresh(staying, wanted)
+        fresh = _fresh(staying, (wanted, self.group.current))
         others = [worker for worker in staying if worker not in fresh]
         if others and self._is_superfluous(slot, others):
             yield from self._retire(slot, others)
@@ -52,6 +52,7 @@ class Moves:
         elif not fresh and not self._is_clearing(slot):
             yield from self._spawn(slot, wanted)
         elif fresh and self._is_uncovered(slot, fresh[0]):
+            self._second -= 1
             yield from self._spawn(slot, self.group.current)
 
     # -- replacing
@@ -73,15 +74,11 @@ class Moves:
 
     def _take_over(self, slot: Slot, fresh: Worker, others: list[Worker]) -> Iterator[actions.Action]:
         """The others go when the worker is ready, and if it is the first of its release, when it has been so for long
-        enough. One whose roll was superseded goes at once."""
-        proven = fresh.phase == Phase.READY and (
+        enough."""
+        if fresh.phase == Phase.READY and (
             not self._is_canary(slot) or self.watch.due(fresh.ready_at + probation(self.group))
-        )
-        yield from self._retire(slot, [worker for worker in others if proven or self._is_superseded(worker)])
-
-    def _is_superseded(self, worker: Worker) -> bool:
-        roll = self.group.roll
-        return roll is not None and worker.release > roll.old and worker.release != roll.new
+        ):
+            yield from self._retire(slot, others)
 
     def _retire(self, slot: Slot, workers: list[Worker], *, hasty: bool = False) -> Iterator[actions.Action]:
         self._count()
@@ -161,7 +158,8 @@ class Moves:
             if self.probing:
                 return
             self.probing = True
-        yield actions.Spawn(next(self.numbers), group.name, slot.name, number, release.forks)
+        quiet = tries_quietly(group, slot, release)
+        yield actions.Spawn(next(self.numbers), group.name, slot.name, number, release.forks, quiet)
 
     def _on_trial(self, release: Release) -> bool:
         roll = self.group.roll
@@ -171,12 +169,14 @@ class Moves:
         return not slot.failed and not slot.done and self.watch.due(slot.next_try)
 
 
-def _fresh(staying: list[Worker], wanted: int) -> list[Worker]:
-    """The worker that is to stay. Of two that are both outdated the newer takes over first, and is replaced after."""
-    fresh = [worker for worker in staying if worker.release == wanted and not worker.stale]
+def _fresh(staying: list[Worker], releases: tuple[int, int]) -> list[Worker]:
+    """The worker that is to stay. Of two that are both outdated one takes over first, and is replaced after: one of
+    the wanted release, else of the current one, else the newer."""
+    fresh = [worker for worker in staying if worker.release == releases[0] and not worker.stale]
     if fresh or len(staying) < 2:
         return fresh
-    return [([worker for worker in staying if worker.release == wanted] or staying)[-1]]
+    known = [worker for release in releases for worker in reversed(staying) if worker.release == release]
+    return [(known or staying[-1:])[0]]
 
 
 def _drains(worker: Worker) -> bool:

@@ -57,7 +57,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
                 and worker.ending is None
                 and worker.trouble is None
                 and lasting
-                and moves.is_quiet(slot, worker)
+                and moves.is_settled(slot, worker)
                 and not watch.due(max(worker.progress, cluster.judged_from) + quiet)
             ):
                 continue
@@ -65,23 +65,33 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
 
 
 def _slot(cluster: Cluster, group: Group, slot: Slot, moves: Moves, watch: Watch) -> Iterator[actions.Action]:
-    for worker in slot.workers:
-        if worker.ending is not None:
-            yield from endings.ending(cluster, group, worker, watch)
-        elif cluster.closing is not None:
-            yield actions.Retire(worker.id, cluster.closing.why)
-        elif slot.retired:
-            yield actions.Retire(worker.id, "the group was removed" if group.leaving else "the group was scaled down")
-        elif worker.phase == Phase.STARTING:
-            yield from _booting(group, slot, worker, moves, watch)
-        else:
-            yield from _ready(cluster, group, slot, worker, watch)
-    if cluster.closing is None and not slot.retired:
+    """What a worker does not do comes before what it is to be replaced for: it is ended once."""
+    planned = [action for worker in slot.workers for action in _worker(cluster, group, slot, worker, moves, watch)]
+    yield from planned
+    condemned = any(isinstance(action, actions.Condemn) for action in planned)
+    if cluster.closing is None and not slot.retired and not condemned:
         yield from moves.slot(slot)
+
+
+def _worker(
+    cluster: Cluster, group: Group, slot: Slot, worker: Worker, moves: Moves, watch: Watch
+) -> Iterator[actions.Action]:
+    if worker.ending is not None:
+        yield from endings.ending(cluster, group, worker, watch)
+    elif cluster.closing is not None:
+        yield actions.Retire(worker.id, cluster.closing.why)
+    elif slot.retired:
+        yield actions.Retire(worker.id, "the group was removed" if group.leaving else "the group was scaled down")
+    elif worker.phase == Phase.STARTING:
+        yield from _booting(group, slot, worker, moves, watch)
+    else:
+        yield from _ready(cluster, group, slot, worker, watch)
 
 
 def _ready(cluster: Cluster, group: Group, slot: Slot, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
     yield from health.judge(cluster, group, slot, worker, watch)
+    if worker.quiet and rolls.may_serve(group, slot, worker, watch):
+        yield actions.Admit(worker.id)
     why = "" if worker.stale or slot.held else recycling.outlived(group, worker, watch)
     if why:
         yield actions.Wear(worker.id, why)

@@ -13,7 +13,8 @@ EARLY = 1000
 @dataclass
 class Process:
     """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
-    environment; `seat`: its place in the balance page; `asked`: it is to drain."""
+    environment; `seat`: its place in the balance page; `quiet`: it starts without work; `admitted`: it is to take work;
+    `asked`: it is to drain."""
 
     worker: int
     group: str
@@ -29,6 +30,8 @@ class Process:
     log: str = ""
     asked: bool = False
     seat: int = 0
+    quiet: bool = False
+    admitted: bool = False
     log_offset: int = 0
 
 

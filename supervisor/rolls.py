@@ -8,6 +8,7 @@ from .watch import Watch
 
 DEAD_WEIGHT = frozenset({Loader.UNSAFE, Loader.FAILED})
 HELD = "every slot is held"
+QUIET = 0.8  # of the time that a canary is watched, the part without work
 TAKING_BACK = 30.0  # seconds beyond its own limits that a way back may take before the roll counts as over
 
 
@@ -29,6 +30,21 @@ def probation(group: Group) -> float:
     """Seconds that a worker of a new release has to stay ready."""
     roll = group.roll
     return 0.0 if roll is not None and roll.wanted.quick else group.settings.min_ready
+
+
+def tries_quietly(group: Group, slot: Slot, release: Release) -> bool:
+    """Whether a worker of this release is to be watched without work first. What dies of itself then costs nobody a
+    request; what dies of its work does so while all others are still the old ones."""
+    roll = group.roll
+    first = roll is not None and roll.stage == Stage.CANARY and roll.canary == slot.name and roll.new == release.number
+    web = release.settings.kind == "web" and group.settings.max_surge > 0
+    return first and web and probation(group) > 0
+
+
+def may_serve(group: Group, slot: Slot, worker: Worker, watch: Watch) -> bool:
+    """Whether a quiet worker has been watched for long enough without work."""
+    quiet = tries_quietly(group, slot, group.releases[worker.release])
+    return not quiet or watch.due(worker.ready_at + QUIET * probation(group))
 
 
 def moved(group: Group) -> int:

@@ -78,7 +78,10 @@ def has_siblings(place: Place) -> bool:
     """Whether another worker serves where this one does and is to stay."""
     group, here = place.group, place.group.releases[place.worker.release].settings.bind
     return any(
-        worker.phase == Phase.READY and worker.id != place.worker.id and _listens(group, worker, here)
+        worker.phase == Phase.READY
+        and worker.id != place.worker.id
+        and not worker.quiet
+        and _listens(group, worker, here)
         for slot in group.slots.values()
         for worker in slot.staying
     )

@@ -19,6 +19,7 @@ from ..ipc.processes import redirect
 from .marker import mark
 from .pulse import Pulse
 from .supervision import Supervision
+from .trace import one_line
 
 PATIENCE = 2.0
 Serve = Callable[[list[socket.socket], Supervision, int], int]
@@ -44,8 +45,9 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
         code = serve(listeners, pulse, spawn.order.seat)
     except SystemExit as end:
         code = _exit_code(end)
-    except BaseException:  # noqa: BLE001 - the traceback is the worker's last word
+    except BaseException as error:  # noqa: BLE001 - the traceback is the worker's last word
         traceback.print_exc()
+        pulse.failed(one_line(error))
     finally:
         pulse.finish()
         _end(code)

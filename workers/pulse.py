@@ -69,7 +69,10 @@ class Pulse:
         self._probe: Probe | None = None
         self._measure: Callable[[], Load] = Load
         self._ready = self._draining = False
-        self._told_ready = threading.Event()
+        self._told_ready, self._told_failed = threading.Event(), threading.Event()
+        self._boot_error = ""
+        self._quiet = order.quiet
+        self._on_serve: Callable[[], None] | None = None
         self._drain: message.Drain | None = None
         self._on_drain: Callable[[message.Drain], None] | None = None
         self._lock = threading.Lock()
@@ -100,6 +103,17 @@ class Pulse:
         self._retitle("ready")
         os.eventfd_write(self._wake, 1)
 
+    def failed(self, reason: str) -> None:
+        """The work cannot be begun; the process will end."""
+        self._boot_error = reason
+        os.eventfd_write(self._wake, 1)
+
+    def on_serve(self, callback: Callable[[], None]) -> bool:
+        """Whether work is not to be taken yet; if so, call back when it may be."""
+        with self._lock:
+            self._on_serve = callback if self._quiet else None
+            return self._quiet
+
     def on_drain(self, callback: Callable[[message.Drain], None]) -> None:
         """Call back when asked to drain, at once if that has happened already."""
         with self._lock:
@@ -111,6 +125,8 @@ class Pulse:
         """The work is over: a worker that was ready for a moment only was ready all the same."""
         if self._ready:
             self._told_ready.wait(LAST_WORD)
+        if self._boot_error:
+            self._told_failed.wait(LAST_WORD)
 
     # -- the thread
 
@@ -160,7 +176,7 @@ class Pulse:
         with contextlib.closing(link):
             self._obey(link.waiting())
             while True:
-                self._tell_ready(link)
+                self._tell_state(link)
                 now = monotonic()
                 beat = min(beat, now + self._period)
                 if now >= beat:
@@ -173,10 +189,13 @@ class Pulse:
                     else:
                         self._obey(link.pending())
 
-    def _tell_ready(self, link: Link) -> None:
+    def _tell_state(self, link: Link) -> None:
         if self._ready and not self._told_ready.is_set():
             link.send(message.Ready())
             self._told_ready.set()
+        if self._boot_error and not self._told_failed.is_set():
+            link.send(message.BootFailed(self._boot_error))
+            self._told_failed.set()
 
     def _tell_imported(self, link: Link) -> None:
         files = self._sources.new() if self._sources is not None else []
@@ -197,12 +216,20 @@ class Pulse:
             match envelope.op:
                 case message.Drain.op:
                     self._asked_to_drain(message.body(envelope, message.Drain))
+                case message.Serve.op:
+                    self._asked_to_serve()
                 case message.Reopen.op:
                     redirect(self._order.log)
                 case message.Pace.op:
                     self._period = min(SLOWEST, max(FASTEST, message.body(envelope, message.Pace).period))
                 case _:
                     application.ipc.deliver(envelope.op, envelope.data)
+
+    def _asked_to_serve(self) -> None:
+        with self._lock:
+            self._quiet, callback, self._on_serve = False, self._on_serve, None
+        if callback is not None:
+            callback()
 
     def _asked_to_drain(self, drain: message.Drain) -> None:
         with self._lock:

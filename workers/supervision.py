@@ -24,5 +24,11 @@ class Supervision(Protocol):
     def ready(self) -> None:
         """The work is being done from now on."""
 
+    def failed(self, reason: str) -> None:
+        """The work cannot be begun; the process will end. `reason` is one line for people."""
+
+    def on_serve(self, callback: Callable[[], None]) -> bool:
+        """Whether work is not to be taken yet. Then `callback` is called in the heartbeat thread when it may be."""
+
     def on_drain(self, callback: Callable[[Drain], None]) -> None:
         """`callback` is called in the heartbeat thread when the master asks to drain (at once if it did already)."""

@@ -14,16 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib.abc import PathEntryFinder
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-    SourcelessFileLoader,
-)
 from typing import Any, Protocol
 
 import msgspec
@@ -49,27 +39,13 @@ from ..ipc.message import (
 )
 from ..ipc.processes import redirect, start_time
 from . import child, trace
+from .afresh import import_afresh
 from .folder import enter
-from .sources import INSTALLED, Sources
+from .sources import Sources
 from .supervision import Supervision
 
 CONNECT_LIMIT = 5.0
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
-RACE = 2.0
-
-
-class Afresh(SourceFileLoader):
-    """Knows compiled code from the source as it stands, which size and second of the last edit do not tell.
-
-    What was compiled RACE seconds after the kernel saw the source's last change is of that source; what is older is
-    compiled again. So two edits of one size within a second are two, and what is left alone comes out of the cache.
-    """
-
-    def get_data(self, path: str) -> bytes:
-        """The file's content. Raises OSError for compiled code that is not to be trusted, as if there were none."""
-        if path.endswith(".pyc") and os.stat(path).st_mtime < os.stat(self.path).st_ctime + RACE:
-            raise OSError(f"{path} may be older than {self.path}")
-        return super().get_data(path)
 
 
 class Prepared(Protocol):
@@ -184,8 +160,7 @@ class Zygote:
     def _import(self) -> None:
         """With the collector off, so that what is imported lies together and is never touched again."""
         os.environ.update(self.load.env)
-        if self.load.watch:
-            import_afresh()
+        import_afresh()
         enter(self.load.cwd)
         gc.disable()
         self.prepared = prepare(self.load.work)
@@ -257,21 +232,6 @@ def prepare(work: Work) -> Prepared:
             from . import function
 
             return function.prepare(work)
-
-
-def import_afresh() -> None:
-    """What is imported from now on and may be edited is what stands in the source."""
-    loaders = (ExtensionFileLoader, EXTENSION_SUFFIXES), (Afresh, SOURCE_SUFFIXES)
-    find = FileFinder.path_hook(*loaders, (SourcelessFileLoader, BYTECODE_SUFFIXES))
-    stdlib = os.path.join(os.path.dirname(os.__file__), "")
-
-    def hook(folder: str) -> PathEntryFinder:
-        if os.path.join(folder, "").startswith(stdlib) or not INSTALLED.isdisjoint(folder.split(os.sep)):
-            raise ImportError(f"nobody edits what is installed in {folder}")
-        return find(folder)
-
-    sys.path_hooks.insert(0, hook)
-    sys.path_importer_cache.clear()
 
 
 def unsafe(own: set[int]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +10,9 @@ from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Cause, Cluster, Group, Loader, Phase, Slot, Verdict, Worker, slot_names
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.rows import find
+
+from .promise import Broken, Record, expect
+from .rolling import RollChecks, on_trial
 
 if TYPE_CHECKING:
     from .world import World
@@ -24,28 +26,6 @@ MOST_SPAWNS = 30
 NO_TERM = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})
 
 
-class Broken(AssertionError):
-    """A promise was broken."""
-
-
-@dataclass
-class Record:
-    """What was done to a worker, when."""
-
-    condemned: float | None = None
-    verdict: Verdict = Verdict.OK
-    gathered: bool = False
-    asked: float | None = None
-    termed: float | None = None
-    killed: float | None = None
-
-
-def expect(holds: bool, text: str) -> None:
-    """Raise Broken unless it holds."""
-    if not holds:
-        raise Broken(text)
-
-
 class Checks:
     """Keeps its own record of what was done and compares it with what may be done."""
 
@@ -55,9 +35,11 @@ class Checks:
         self.spawns: dict[str, deque[float]] = defaultdict(deque)
         self.scored: dict[str, float] = {}
         self.fresh: list[int] = []
+        self.condemned: set[int] = set()
         self.released: dict[str, float] = {}
         self.late = False
         self.most_rounds = 0
+        self.rolls = RollChecks(world, self.records)
         self._before: dict[type[actions.Action], Callable[[Any], None]] = {
             actions.Observe: self._there,
             actions.Warn: self._there,
@@ -80,15 +62,22 @@ class Checks:
         check = self._before.get(type(action))
         if check is not None:
             check(action)
+        self.rolls.action(action)
+
+    def taken(self, before: Cluster, action: actions.Action) -> None:
+        """Has it changed what it should?"""
+        self.rolls.taken(before, action)
 
     def _judges(self, action: actions.Action) -> bool:
         """Whether it follows from a limit that somebody did not keep."""
         closing = self.world.cluster.closing
         if isinstance(action, actions.Kill):
-            return self.records[action.worker].verdict not in NO_TERM and not (closing and closing.hasty)
+            record = self.records[action.worker]
+            return not (record.verdict in NO_TERM or record.hasty or (closing and closing.hasty))
         if isinstance(action, actions.DropLoader):
             loader = self.world.cluster.groups[action.group].releases[action.release].loader
-            return closing is None and loader in (Loader.LOADING, Loader.READY)
+            needed = self.rolls.needed(self.world.cluster.groups[action.group], action.release)
+            return needed and closing is None and loader in (Loader.LOADING, Loader.READY)
         return isinstance(action, actions.Condemn | actions.GiveUp | actions.Warn)
 
     def _there(self, action: Any) -> None:
@@ -122,11 +111,12 @@ class Checks:
         record = self.records[action.worker]
         record.condemned, record.verdict = now, action.verdict
         self.fresh.append(action.worker)
+        self.condemned.add(action.worker)
 
     def _retire(self, action: actions.Retire) -> None:
         _, slot, worker = self._worker(action)
         expect(worker.ending is None, f"{action}, which is ending already")
-        expect(slot.retired or self.world.cluster.closing is not None, f"{action} for no reason")
+        expect(not slot.held or self.world.cluster.closing is not None or slot.retired, f"{action} in a held slot")
 
     def _ask(self, action: actions.Ask) -> None:
         *_, worker = self._worker(action)
@@ -152,7 +142,7 @@ class Checks:
         record, now, closing = self.records[action.worker], self.world.now, self.world.cluster.closing
         expect(record.killed is None, f"{action} again")
         record.killed = now
-        if closing is not None and closing.hasty:
+        if record.hasty or (closing is not None and closing.hasty):
             return
         if record.condemned is not None and record.verdict in NO_TERM:
             expect(record.gathered or now >= record.condemned + GATHERING, f"{action} before the evidence")
@@ -170,19 +160,26 @@ class Checks:
             expect(now >= worker.ordered + PATIENCE, f"{action} too early")
 
     def _spawn(self, action: actions.Spawn) -> None:
-        cluster, now = self.world.cluster, self.world.now
+        cluster = self.world.cluster
         group = cluster.groups[action.group]
         slot = group.slots[action.slot]
-        expect(slot.active is None, f"{action}: there is a worker already")
         expect(action.worker not in self.world.machine.processes, f"{action}: the number was used before")
-        expect(not (slot.held or slot.failed or slot.done or slot.retired), f"{action}: the slot is to be empty")
+        expect(not (slot.held or slot.retired), f"{action}: the slot is to be empty")
         expect(cluster.closing is None, f"{action} while stopping")
-        expect(now >= slot.next_try, f"{action} {slot.next_try - now:.3f} s before its next try")
-        expect(slot.next_try - slot.scored_at <= 30.0, f"{action}: waited for more than 30 s")
         if action.fork:
             expect(group.releases[action.release].loader == Loader.READY, f"{action} without a zygote")
+        if not on_trial(group, action.release):
+            self._respawn(action, group, slot)
+
+    def _respawn(self, action: actions.Spawn, group: Group, slot: Slot) -> None:
+        """The past of a slot counts for everything but a release on trial."""
+        now = self.world.now
+        expect(not (slot.failed or slot.done), f"{action}: the slot is to be empty")
+        expect(now >= slot.next_try, f"{action} {slot.next_try - now:.3f} s before its next try")
+        expect(slot.next_try - slot.scored_at <= 30.0, f"{action}: waited for more than 30 s")
         if group.breaker.open_since is not None:
-            trying = [s.name for s in group.slots.values() if s.active and s.active.phase == Phase.STARTING]
+            rows = [row for s in group.slots.values() for row in s.staying if not on_trial(group, row.release)]
+            trying = [row.slot for row in rows if row.phase == Phase.STARTING]
             expect(not trying, f"{action} while the breaker is open and {trying} tries")
         if slot.scored_at != self.scored.get(action.slot, 0.0):
             self._after_charge(action, slot)
@@ -207,7 +204,8 @@ class Checks:
         left = [process.slot for process in machine.living() if process.known]
         expect(not left, f"{action}: {left} are still there")
         expect(not machine.zygotes, f"{action}: zygotes {list(machine.zygotes)} are still there")
-        killed = any(record.killed is not None and record.killed >= closing.since for record in self.records.values())
+        late = [number for number, record in self.records.items() if (record.killed or 0.0) >= closing.since]
+        killed = any(machine.processes[number].code in (None, -9) for number in late)
         survived = any(not process.known for process in machine.living() if process.state == "D")
         expected = 1 if closing.survived or closing.code else 3 if killed else 0
         expect(action.code == expected, f"{action}: expected {expected}")
@@ -221,26 +219,44 @@ class Checks:
             self.records[event.worker].gathered = True
         if isinstance(event, events.Held):
             self.released[event.slot] = self.world.now
-        if isinstance(event, events.Exited):
-            self._uncharged(before, event, after)
-        for _, slot in after.slots():
-            staying = [worker.id for worker in slot.workers if worker.ending is None]
-            expect(len(staying) <= 1, f"{slot.name} has several workers: {staying}")
-            expect(not (slot.failed and staying), f"{slot.name} has failed, but there is a worker")
-            expect(not (slot.done and staying), f"{slot.name} is done, but there is a worker")
-        workers = {worker.id: slot.name for _, slot, worker in after.workers()}
-        expect(workers == after.places, "the index of workers does not fit the slots")
+        if isinstance(event, events.Exited | events.SpawnFailed):
+            self._charge(before, event, after)
+        if isinstance(event, events.Adopted):
+            for record in self.records.values():
+                record.killed = None
+        for name, group in after.groups.items():
+            if group is not before.groups.get(name):
+                self._in_order(group)
+        if after.places is not before.places:
+            workers = {worker.id: slot.name for _, slot, worker in after.workers()}
+            expect(workers == after.places, "the index of workers does not fit the slots")
+        self.rolls.applied(before, event, after)
 
-    def _uncharged(self, before: Cluster, event: events.Exited, after: Cluster) -> None:
-        """Planned exits are never charged, hangs not a second time."""
+    def _in_order(self, group: Group) -> None:
+        for slot in group.slots.values():
+            if len(slot.workers) > 1 or slot.failed or slot.done:
+                staying = slot.staying
+                ids = [worker.id for worker in staying]
+                expect(len(ids) <= 2, f"{slot.name} has too many workers: {ids}")
+                alone = group.roll is None and len(ids) == 1 and staying[0].release == group.current
+                expect(
+                    not (slot.done and alone and not staying[0].stale), f"{slot.name} is done, but there is a worker"
+                )
+
+    def _charge(self, before: Cluster, event: events.Exited | events.SpawnFailed, after: Cluster) -> None:
+        """Planned exits are never charged, hangs not a second time, deaths on trial to the roll; and delays jitter."""
         place = find(before, event.worker)
-        if place is None or place.worker.ending is None:
+        now = after.groups[place.group.name].slots.get(place.slot.name) if place is not None else None
+        if place is None or now is None:
             return
-        now = after.groups[place.group.name].slots.get(place.slot.name)
-        if now is not None:
-            same = (now.score, now.charged, now.next_try, now.failed, now.done)
-            was = (place.slot.score, place.slot.charged, place.slot.next_try, place.slot.failed, place.slot.done)
-            expect(same == was, f"{event} was charged, but it was bkd that ended it")
+        was, trial = place.slot, on_trial(place.group, place.worker.release)
+        other = place.worker.release != place.group.current
+        if place.worker.ending is not None or trial or other:
+            same = (now.score, now.charged, now.next_try, now.failed)
+            expect(same == (was.score, was.charged, was.next_try, was.failed), f"{event} was charged to its slot")
+        elif now.charged != was.charged:
+            bound = min(30.0, 0.1 * 2.0**now.score) * event.chance + SLACK
+            expect(now.next_try - self.world.now <= bound, f"{event}: the next try is not drawn by chance")
 
     def unchanged(self, encoded: bytes, before: Cluster, event: events.Event) -> None:
         """`apply` must leave its argument alone."""
@@ -257,8 +273,9 @@ class Checks:
             self._replaced(worker)
         self.fresh.clear()
         for process in self.world.machine.living():
-            if process.known and process.pid:
+            if process.known and (process.hung is not None or process.worker in self.condemned):
                 self._ended_in_time(process.worker)
+        self.rolls.turn()
 
     def awake(self, plan: Plan) -> None:
         """Between two turns there is nothing to do."""
@@ -281,9 +298,11 @@ class Checks:
             return "it is to have none"
         if slot.next_try > self.world.now:
             return "back-off"
+        if any(row.ending and row.ending.hasty for row in slot.workers) or not group.settings.max_surge:
+            return "the old one goes first"
         if group.breaker.open_since is not None:
             return "breaker"
-        if group.forks and group.releases[group.current].loader != Loader.READY:
+        if not group.releases[self.rolls.wanted(group, slot)].loaded:
             return "no zygote"
         return ""
 
@@ -293,7 +312,7 @@ class Checks:
         if place is None:
             return
         record, process, now = self.records[number], self.world.machine.processes[number], self.world.now
-        begun = max(record.condemned or 0.0, self.world.cluster.judged_from)
+        begun = max(record.condemned or 0.0, self.world.cluster.judged_from, self.world.resumed)
         limit = begun + GATHERING + place.group.settings.term + SLACK
         if record.condemned is not None and process.state != "D":
             expect(
@@ -314,12 +333,20 @@ class Checks:
     def settled(self) -> None:
         """What is, is what is wanted, or the reason is in the state."""
         for group in self.world.cluster.groups.values():
+            expect(not group.leaving, f"{group.name} is still there")
             wanted = slot_names(group.name, group.count)
             expect(sorted(group.slots) == sorted(wanted), f"slots {sorted(group.slots)}, wanted {wanted}")
             trying = any(not (slot.failed or slot.done) for slot in group.slots.values())
             expect(group.breaker.open_since is None or not trying, f"the breaker of {group.name} is still open")
             for slot in group.slots.values():
-                active = slot.active
-                up = active is not None and active.phase == Phase.READY
-                expect(up or bool(slot.failed or slot.done), f"{slot.name} is not up: {slot}")
-                expect(len(slot.workers) <= 1, f"{slot.name} still has {len(slot.workers)} workers")
+                self._at_rest(group, slot)
+            self.rolls.settled(group)
+
+    def _at_rest(self, group: Group, slot: Slot) -> None:
+        if group.settings.max_lifetime:
+            return
+        expect(slot.serves or bool(slot.failed or slot.done), f"{slot.name} is not up: {slot}")
+        expect(len(slot.workers) <= 1, f"{slot.name} still has {len(slot.workers)} workers")
+        blocked = bool(slot.failed)
+        worn = any(worker.stale for worker in slot.workers)
+        expect(blocked or not worn, f"{slot.name} still has a worn worker")

@@ -1,9 +1,7 @@
-"""What can go wrong, and what operators do: each a function of the world, chosen and aimed by its seeded chance."""
+"""What can go wrong by itself: each a function of the world, chosen and aimed by its seeded chance."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from bkd.supervisor import events
 
 from .machine import Process
 
@@ -12,26 +10,23 @@ if TYPE_CHECKING:
 
 Fault = Callable[["World"], None]
 LONGEST = 60.0
+LONGEST_ABSENCE = 20.0
 
 
-def _aim(world: "World", *, ready: bool = True) -> Process | None:
+def aim(world: "World", *, ready: bool = True) -> Process | None:
     """One living process that nothing is wrong with yet."""
     found = [p for p in world.machine.living() if p.ready == ready and p.hung is None and p.clean and p.known]
     return world.random.choice(found) if found else None
 
 
-def _group(world: "World") -> str:
+def a_group(world: "World") -> str:
+    """The name of some group."""
     return world.random.choice(sorted(world.cluster.groups))
-
-
-def _slot(world: "World") -> str | None:
-    slots = [slot.name for _, slot in world.cluster.slots()]
-    return world.random.choice(slots) if slots else None
 
 
 def _dies(code: int, *, ready: bool = True, oom: bool = False) -> Fault:
     def fault(world: "World") -> None:
-        process = _aim(world, ready=ready)
+        process = aim(world, ready=ready)
         if process is not None:
             world.machine.die(process, code, oom=oom)
 
@@ -40,7 +35,7 @@ def _dies(code: int, *, ready: bool = True, oom: bool = False) -> Fault:
 
 def crash_all(world: "World") -> None:
     """A whole group crashes at the same moment."""
-    group = _group(world)
+    group = a_group(world)
     for process in world.machine.living():
         if process.group == group and process.known:
             world.machine.die(process, -11)
@@ -48,7 +43,7 @@ def crash_all(world: "World") -> None:
 
 def kill_flood(world: "World") -> None:
     """Somebody kills the same slot again and again."""
-    process = _aim(world)
+    process = aim(world)
     if process is None:
         return
     slot = process.slot
@@ -65,36 +60,33 @@ def kill_flood(world: "World") -> None:
 
 def boots_fail(world: "World") -> None:
     """The database is away for a while: every boot of a group fails."""
-    dials = world.machine.dials[_group(world)]
+    dials = world.machine.dials[a_group(world)]
     dials.boots_fail, dials.boot_code = True, world.random.choice((1, 3, 0, -6))
     world.after(world.random.uniform(1.0, LONGEST), lambda: setattr(dials, "boots_fail", False))
 
 
 def imports_fail(world: "World") -> None:
     """Half a deploy: the application cannot be imported for a while."""
-    dials = world.machine.dials[_group(world)]
+    dials = world.machine.dials[a_group(world)]
     dials.imports_fail = True
     world.after(world.random.uniform(1.0, LONGEST), lambda: setattr(dials, "imports_fail", False))
 
 
 def slow_boot(world: "World") -> None:
     """The next boot of a group does not come to an end."""
-    world.machine.dials[_group(world)].slow_boots = 1
+    world.machine.dials[a_group(world)].slow_boots = 1
 
 
 def spawns_fail(world: "World") -> None:
     """The kernel refuses the next processes of a group."""
-    world.machine.dials[_group(world)].spawns_fail = world.random.randint(1, 5)
+    world.machine.dials[a_group(world)].spawns_fail = world.random.randint(1, 5)
 
 
 def zygote_dies(world: "World") -> None:
     """A zygote is gone."""
     if not world.machine.zygotes:
         return
-    zygote = world.random.choice(list(world.machine.zygotes.values()))
-    event = events.LoaderGone if zygote.loaded else events.LoaderFailed
-    world.machine.end_zygote(zygote)
-    world.post(event(zygote.group, zygote.release, "signal 9", chance=world.random.random()), zygote)
+    world.machine.lose_zygote(world.random.choice(list(world.machine.zygotes.values())), "signal 9")
 
 
 def zygote_wedges(world: "World") -> None:
@@ -105,7 +97,7 @@ def zygote_wedges(world: "World") -> None:
 
 def _hangs(state: str, *, mute: bool, busy: float = 0.0, waiting: float = 0.0, traced: bool = False) -> Fault:
     def fault(world: "World") -> None:
-        process = _aim(world)
+        process = aim(world)
         if process is None:
             return
         process.hung, process.state, process.mute, process.traced = world.now, state, mute, traced
@@ -131,7 +123,7 @@ def _recovers(world: "World", process: Process) -> None:
 
 def deaf(world: "World") -> None:
     """A worker will not hear of ending."""
-    process = _aim(world)
+    process = aim(world)
     if process is not None:
         process.deaf = True
 
@@ -141,32 +133,9 @@ def pause(world: "World") -> None:
     world.pause(world.random.choice((0.6, 3.0, 20.0, 120.0)))
 
 
-def scale(world: "World") -> None:
-    """An operator changes a count."""
-    world.post(events.Scaled(_group(world), world.random.randint(0, 6)))
-
-
-def hold(world: "World") -> None:
-    """An operator debugs a slot for a while."""
-    slot = _slot(world)
-    if slot is not None:
-        world.post(events.Held(slot, True))
-        world.after(world.random.uniform(1.0, LONGEST), lambda: world.post(events.Held(slot, False)))
-
-
-def reset(world: "World") -> None:
-    """An operator forgives a slot or a group."""
-    name = world.random.choice((_group(world), _slot(world)))
-    if name is not None:
-        world.post(events.Cleared(name))
-
-
-def signal(world: "World") -> None:
-    """An operator sends a signal through the supervisor."""
-    process = _aim(world)
-    if process is not None:
-        world.post(events.Signalled(process.worker, 15))
-        world.machine.die(process, -15)
+def takeover(world: "World") -> None:
+    """The master dies, and another one takes over."""
+    world.take_over(world.random.choice((0.1, 1.0, LONGEST_ABSENCE)))
 
 
 FAULTS: dict[str, tuple[int, Fault]] = {
@@ -195,8 +164,5 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "uninterruptible": (2, _hangs("D", mute=True)),
     "deaf": (2, deaf),
     "pause": (2, pause),
-    "scale": (3, scale),
-    "hold": (3, hold),
-    "reset": (2, reset),
-    "signal": (2, signal),
+    "takeover": (2, takeover),
 }

@@ -1,8 +1,10 @@
 """The fake machine: processes and zygotes that boot, beat, hang and die by the world's clock and its seeded chance.
 
-It is the shell's other half: `perform` takes what the policy orders and posts what comes of it.
+It is the shell's other half: `perform` takes what the policy orders and posts what comes of it. What is wrong with a
+release belongs to it: every zygote and every process of it has the flaw.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -10,17 +12,21 @@ from typing import Protocol
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Cluster, Observation
+from bkd.supervisor.config.schema import GroupSection, PingSection
+
+from .settings import flaw
 
 FORK = 0.01
 REAP = 0.005
 
 
 class Clock(Protocol):
-    """What the machine needs of the world around it."""
+    """What the machine needs of the world around it; `calm`: nothing new goes wrong."""
 
     now: float
     random: Random
     cluster: Cluster
+    calm: bool
 
     def post(self, event: events.Event, zygote: "Zygote | None" = None) -> None:
         """Tell the master, unless it comes from a zygote that is dropped by then."""
@@ -32,11 +38,13 @@ class Clock(Protocol):
 @dataclass
 class Process:
     """A worker's process as it really is. `hung`: since when its main loop does not turn; `recovered`: when it last
-    did again."""
+    did again; `load`: requests in a heartbeat; `code`: how it ended."""
 
     worker: int
     group: str
     slot: str
+    release: int
+    settings: GroupSection
     ordered: float
     pid: int = 0
     alive: bool = False
@@ -49,9 +57,13 @@ class Process:
     traced: bool = False
     starved: bool = False
     clean: bool = True
+    code: int | None = None
     kill_waits: bool = False
     known: bool = True
     drain: float = 0.1
+    load: int = 0
+    served: int = 0
+    pace: int = 0
     busy: float = 0.0
     waiting: float = 0.0
     _cpu: float = 0.0
@@ -64,11 +76,14 @@ class Process:
         self._waited += self.waiting * (now - self._since)
         self.busy, self.waiting, self._since = busy, waiting, now
 
+    def cpu(self, now: float) -> float:
+        """CPU seconds used so far."""
+        return self._cpu + self.busy * (now - self._since)
+
     def look(self, now: float) -> Observation:
         """What /proc says."""
-        spent = now - self._since
-        cpu, waited = self._cpu + self.busy * spent, self._waited + self.waiting * spent
-        return Observation(now, self.state if self.alive else "Z", cpu, waited, self.traced)
+        waited = self._waited + self.waiting * (now - self._since)
+        return Observation(now, self.state if self.alive else "Z", self.cpu(now), waited, self.traced)
 
 
 @dataclass
@@ -86,7 +101,7 @@ class Zygote:
 
 @dataclass
 class Dials:
-    """What is wrong with a group's application just now."""
+    """What is wrong around a group's application just now, whatever its release."""
 
     boots_fail: bool = False
     imports_fail: bool = False
@@ -104,34 +119,45 @@ class Machine:
         self.processes: dict[int, Process] = {}
         self.zygotes: dict[tuple[str, int], Zygote] = {}
         self.started: dict[tuple[str, int], Zygote] = {}
-        self.dials = {name: Dials() for name in clock.cluster.groups}
+        self.dials: dict[str, Dials] = defaultdict(Dials)
         self.pids = 100
-        ping = clock.cluster.ping
-        self.period = min(2.0, max(0.1, min(ping.interval, ping.kill or ping.interval) / 5))
+        self.pace = 0
+        self._living: dict[int, Process] = {}
+        self.paced(clock.cluster.ping)
+        self._do: dict[type[actions.Action], Callable[..., None]] = {
+            actions.LoadRelease: self._load,
+            actions.DropLoader: self._drop,
+            actions.Spawn: self._spawn,
+            actions.Observe: self._observe,
+            actions.Condemn: self._gather,
+            actions.Ask: self._signal,
+            actions.Terminate: self._signal,
+            actions.Kill: self._signal,
+            actions.GiveUp: self._give_up,
+            actions.Sweep: self._sweep,
+        }
 
     def perform(self, action: actions.Action) -> None:
-        """Carry one action out."""
-        match action:
-            case actions.LoadRelease():
-                self._load(action)
-            case actions.DropLoader():
-                self._drop(action)
-            case actions.Spawn():
-                self._spawn(action)
-            case actions.Observe():
-                self._observe(self.processes[action.worker])
-            case actions.Condemn():
-                self._gather(action.worker)
-            case actions.Ask() | actions.Terminate() | actions.Kill():
-                self._signal(action, self.processes[action.worker])
-            case actions.GiveUp():
-                self.processes[action.worker].known = False
-            case actions.Sweep():
-                self._sweep(action.worker)
+        """Carry one action out; those that only change the state need nothing."""
+        do = self._do.get(type(action))
+        if do is not None:
+            do(action)
 
     def living(self) -> list[Process]:
         """Processes that are there."""
-        return [process for process in self.processes.values() if process.alive]
+        return list(self._living.values())
+
+    def paced(self, ping: PingSection) -> None:
+        """Heartbeats come as often as this asks for."""
+        self.period = min(2.0, max(0.1, min(ping.interval, ping.kill or ping.interval) / 5))
+        self.pace += 1
+        for process in self.living():
+            if process.pace:
+                self._beat(process, self.pace)
+
+    def flaw(self, settings: GroupSection) -> str:
+        """What is wrong with a release of these settings; in calm times all is mended."""
+        return "" if self.clock.calm else flaw(settings)
 
     # -- zygotes
 
@@ -140,22 +166,31 @@ class Machine:
         self.zygotes[action.group, action.release] = self.started[action.group, action.release] = zygote
         self.pids += 1
         self.clock.post(events.LoaderSpawned(action.group, action.release, self.pids))
-        seconds = self.clock.random.uniform(0.1, 2.0)
-        self.clock.after(seconds, lambda: self._imported(zygote, seconds))
+        settings = self.clock.cluster.groups[action.group].releases[action.release].settings
+        if self.flaw(settings) != "import hangs":
+            seconds = self.clock.random.uniform(0.1, 2.0)
+            self.clock.after(seconds, lambda: self._imported(zygote, settings, seconds))
 
-    def _imported(self, zygote: Zygote, seconds: float) -> None:
+    def _imported(self, zygote: Zygote, settings: GroupSection, seconds: float) -> None:
         if not zygote.alive or zygote.wedged:
             return
-        dials = self.dials[zygote.group]
-        if dials.imports_fail:
-            self.end_zygote(zygote)
-            self.clock.post(
-                events.LoaderFailed(zygote.group, zygote.release, "ImportError", "", self._chance()), zygote
-            )
+        dials, flaw = self.dials[zygote.group], self.flaw(settings)
+        if dials.imports_fail or flaw == "import fails":
+            self.lose_zygote(zygote, "ImportError")
             return
         zygote.loaded = True
-        unsafe = ("2 threads",) if dials.threads else ()
+        unsafe = ("2 threads",) if dials.threads and settings.preload == "auto" else ()
         self.clock.post(events.LoaderReady(zygote.group, zygote.release, seconds, unsafe), zygote)
+        if flaw == "zygote dies":
+            self.clock.after(self.clock.random.uniform(0.0, 8.0), lambda: self.lose_zygote(zygote, "signal 11"))
+        zygote.wedged = flaw == "zygote wedges"
+
+    def lose_zygote(self, zygote: Zygote, why: str) -> None:
+        """It ends by itself, and the master hears of it."""
+        if zygote.alive:
+            kind = events.LoaderGone if zygote.loaded else events.LoaderFailed
+            self.end_zygote(zygote)
+            self.clock.post(kind(zygote.group, zygote.release, why, chance=self._chance()), zygote)
 
     def _drop(self, action: actions.DropLoader) -> None:
         zygote = self.started.get((action.group, action.release))
@@ -169,31 +204,32 @@ class Machine:
         if self.zygotes.get((zygote.group, zygote.release)) is zygote:
             del self.zygotes[zygote.group, zygote.release]
         for worker in sorted(zygote.forks):
-            self._failed(worker, "the zygote is gone")
+            self._failed(worker, "the zygote is gone", blameless=True)
         zygote.forks.clear()
 
     # -- births
 
     def _spawn(self, action: actions.Spawn) -> None:
-        process = Process(action.worker, action.group, action.slot, self.clock.now)
+        settings = self.clock.cluster.groups[action.group].releases[action.release].settings
+        process = Process(action.worker, action.group, action.slot, action.release, settings, self.clock.now)
         self.processes[action.worker] = process
         dials = self.dials[action.group]
         zygote = self.zygotes.get((action.group, action.release)) if action.fork else None
         if action.fork and (zygote is None or not zygote.loaded):
-            self._failed(action.worker, "the zygote is gone")
-        elif dials.spawns_fail:
-            dials.spawns_fail -= 1
+            self.clock.after(FORK, lambda: self._failed(action.worker, "the zygote is gone", blameless=True))
+        elif dials.spawns_fail or self.flaw(settings) == "spawn fails":
+            dials.spawns_fail = max(0, dials.spawns_fail - 1)
             self.clock.after(FORK, lambda: self._failed(action.worker, "fork: Resource temporarily unavailable"))
         else:
             if zygote is not None:
                 zygote.forks.add(action.worker)
             self.clock.after(FORK * self._chance(), lambda: self._born(process, zygote))
 
-    def _failed(self, worker: int, why: str) -> None:
+    def _failed(self, worker: int, why: str, *, blameless: bool = False) -> None:
         process = self.processes[worker]
         if not process.pid and process.known:
             process.known = False
-            self.clock.post(events.SpawnFailed(worker, why, self._chance()))
+            self.clock.post(events.SpawnFailed(worker, why, self._chance(), blameless))
 
     def _born(self, process: Process, zygote: Zygote | None) -> None:
         if zygote is not None:
@@ -204,7 +240,9 @@ class Machine:
             return
         self.pids += 1
         process.pid, process.alive = self.pids, True
+        self._living[process.worker] = process
         process.drain = self.clock.random.choice((0.05, 0.5, 3.0, 30.0))
+        process.load = self.clock.random.choice((0, 1, 5, 20))
         self.clock.post(events.Spawned(process.worker, process.pid, 1))
         self._boot(process)
 
@@ -213,35 +251,61 @@ class Machine:
         if dials.slow_boots:
             dials.slow_boots -= 1
             process.clean = False
-            return
-        seconds = self.clock.random.uniform(0.05, 1.5)
-        self.clock.after(seconds, lambda: self._booted(process))
+        elif self.flaw(process.settings) != "never ready":
+            seconds = self.clock.random.uniform(0.05, 1.5)
+            self.clock.after(seconds, lambda: self._booted(process))
 
     def _booted(self, process: Process) -> None:
         if not process.alive:
             return
-        dials = self.dials[process.group]
-        if dials.boots_fail:
+        dials, flaw = self.dials[process.group], self.flaw(process.settings)
+        if dials.boots_fail or flaw in ("boot crash", "import fails"):
             self.clock.post(events.BootFailed(process.worker, "ConnectionRefusedError: database"))
-            self.die(process, dials.boot_code)
+            self.die(process, dials.boot_code if dials.boots_fail else 1)
+        elif flaw == "exit 78":
+            self.die(process, 78)
         elif process.state == "S":
             process.ready = True
-            watched = self.clock.cluster.groups[process.group].settings.kind != "command"
+            watched = process.settings.kind != "command"
             self.clock.post(events.BecameReady(process.worker, watched))
+            self._live_with(flaw, process)
             if watched:
-                self._beat(process)
+                self._beat(process, self.pace)
 
-    def _beat(self, process: Process) -> None:
-        if not process.alive or not process.known:
+    def _live_with(self, flaw: str, process: Process) -> None:
+        """What its release's flaw does to a worker that is ready."""
+        long = self.clock.cluster.groups[process.group].settings.min_ready
+        chance = self._chance()
+        if flaw == "short life":
+            self.clock.after(0.9 * chance * long, lambda: self.die(process, -11))
+        elif flaw == "dies settling":
+            self.clock.after((1.05 + 2 * chance) * max(long, 0.2), lambda: self.die(process, 1))
+        elif flaw == "killed twice":
+            self.clock.after(chance * max(long, 0.2), lambda: self.die(process, -9))
+        elif flaw == "hangs":
+            self.clock.after(chance * long, lambda: self.hang(process))
+
+    def hang(self, process: Process) -> None:
+        """Its main loop turns no more."""
+        if process.alive and process.hung is None and process.clean:
+            process.hung = self.clock.now
+
+    def _beat(self, process: Process, pace: int) -> None:
+        if not process.alive or not process.known or pace != self.pace:
             return
+        now = self.clock.now
+        process.pace = pace
         if not process.mute:
-            lag = 0.001 if process.hung is None else self.clock.now - process.hung
-            self.clock.post(events.Pinged(process.worker, lag, rss=1000, cpu=process.look(self.clock.now).cpu))
-        self.clock.after(self.period, lambda: self._beat(process))
+            process.served += 0 if self.clock.calm else process.load
+            lag = 0.001 if process.hung is None else now - process.hung
+            rss = 1000 + 100 * process.served
+            self.clock.post(events.Pinged(process.worker, lag, rss=rss, cpu=process.cpu(now), served=process.served))
+        self.clock.after(self.period, lambda: self._beat(process, pace))
 
     # -- signals and deaths
 
-    def _signal(self, action: actions.Action, process: Process) -> None:
+    def _signal(self, action: actions.Ask | actions.Terminate | actions.Kill) -> None:
+        process = self.processes[action.worker]
         if not process.alive:
             return
         if isinstance(action, actions.Kill):
@@ -259,7 +323,8 @@ class Machine:
     def die(self, process: Process, code: int, *, oom: bool = False) -> None:
         """The process ends; the master hears of it a moment later."""
         if process.alive:
-            process.alive = False
+            process.alive, process.code = False, code
+            del self._living[process.worker]
             self.clock.after(REAP * self._chance(), lambda: self._reaped(process, code, oom))
 
     def _reaped(self, process: Process, code: int, oom: bool) -> None:
@@ -267,16 +332,22 @@ class Machine:
             process.known = False
             self.clock.post(events.Exited(process.worker, code, oom, self._chance()))
 
-    def _observe(self, process: Process) -> None:
+    def _give_up(self, action: actions.GiveUp) -> None:
+        self.processes[action.worker].known = False
+
+    def _observe(self, action: actions.Observe) -> None:
+        process = self.processes[action.worker]
         if process.alive or self._chance() < 0.5:
             self.clock.post(events.Observed(process.worker, process.look(self.clock.now)))
 
-    def _gather(self, worker: int) -> None:
+    def _gather(self, action: actions.Condemn) -> None:
         if self._chance() < 0.9:
-            self.clock.after(self.clock.random.uniform(0.0, 0.4), lambda: self.clock.post(events.Gathered(worker)))
+            seconds = self.clock.random.uniform(0.0, 0.4)
+            self.clock.after(seconds, lambda: self.clock.post(events.Gathered(action.worker)))
 
-    def _sweep(self, worker: int) -> None:
-        self.clock.after(self.clock.random.uniform(0.0, 0.2), lambda: self.clock.post(events.Swept(worker)))
+    def _sweep(self, action: actions.Sweep) -> None:
+        seconds = self.clock.random.uniform(0.0, 0.2)
+        self.clock.after(seconds, lambda: self.clock.post(events.Swept(action.worker)))
 
     def _chance(self) -> float:
         return self.clock.random.random()

@@ -16,19 +16,22 @@ from bkd.supervisor import events
 from bkd.supervisor.actions import Leave
 from bkd.supervisor.apply import apply
 from bkd.supervisor.cluster import founded
-from bkd.supervisor.config.schema import GroupSection, Kind, PingSection
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.turns import LATE
 from bkd.supervisor.watch import NEVER
 
-from .checks import ROUNDS, Broken, Checks
-from .faults import FAULTS
+from .checks import ROUNDS, Checks
+from .faults import FAULTS, Fault
 from .machine import Machine, Zygote
+from .operators import ORDERS
+from .promise import Broken
+from .settings import configuration
 
 TROUBLED = 600.0
 CALM = 300.0
 STOPPING = 120.0
-BETWEEN = 4.0
+TROUBLES = (4.0, 4.0, 25.0, 200.0)
+ASKED = (6.0, 20.0, 40.0)
 SAMPLE = 40
 
 
@@ -40,10 +43,14 @@ class World:
         self.random = Random(seed)
         self.now = 10_000.0
         self.faults = {name: fault for name, fault in FAULTS.items() if name not in without}
-        self.cluster = founded(*_settings(self.random))
+        self.orders = {name: order for name, order in ORDERS.items() if name not in without}
+        exit_when_failed = self.random.random() < 0.1
+        groups, ping = configuration(self.random)
+        self.cluster = founded(groups, ping, exit_when_failed=exit_when_failed)
         self.machine = Machine(self)
         self.checks = Checks(self)
         self.counts: Counter[str] = Counter()
+        self.actions: Counter[str] = Counter()
         self.calm = self.over = False
         self.paused = self.resumed = 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -52,6 +59,7 @@ class World:
         self._inbox: list[tuple[events.Event, Zygote | None]] = []
         self._soon = False
         self._wake = NEVER
+        self._saved = self.now
         self._timer = 0
         for group in self.cluster.groups.values():
             self.machine.dials[group.name].threads = group.settings.preload == "auto" and self.random.random() < 0.15
@@ -83,11 +91,14 @@ class World:
         """The whole story; raises Broken with its seed."""
         with self._told():
             self._turn()
-            self.after(BETWEEN, self._next_fault)
+            self._keep_on(self.faults, self.random.choice(TROUBLES))
+            self._keep_on(self.orders, self.random.choice(ASKED))
             self.run(TROUBLED)
+            self.calm = True
             self._calm_down()
             self.run(CALM)
-            self.checks.settled()
+            if self.cluster.closing is None:
+                self.checks.settled()
             self._stop()
 
     @contextmanager
@@ -98,21 +109,28 @@ class World:
             error.add_note(f"seed {self.seed} at {self.now:.3f}: python -m tests.simulation.world --seed {self.seed}")
             raise
 
-    def _next_fault(self) -> None:
-        if self.calm:
-            return
-        (name,) = self.random.choices(list(self.faults), [weight for weight, _ in self.faults.values()])
-        self._say(f"-- {name}")
-        self.faults[name][1](self)
-        self.after(self.random.expovariate(1 / BETWEEN), self._next_fault)
+    def _keep_on(self, faults: dict[str, tuple[int, Fault]], between: float) -> None:
+        """One of these now and then, for as long as it is not calm."""
+        weights = [weight for weight, _ in faults.values()]
+
+        def strike() -> None:
+            if not self.calm and self.cluster.groups:
+                (name,) = self.random.choices(list(faults), weights)
+                self._say(f"-- {name}")
+                faults[name][1](self)
+                self.after(self.random.expovariate(1 / between), strike)
+
+        if faults:
+            self.after(self.random.expovariate(1 / between), strike)
 
     def _calm_down(self) -> None:
         """No more faults. What hangs goes on hanging and is the policy's to find; holds and debuggers end in time."""
-        self.calm = True
         for dials in self.machine.dials.values():
             dials.slow_boots = dials.spawns_fail = 0
 
     def _stop(self) -> None:
+        if self.over:
+            return
         hasty = self.random.random() < 0.3
         self.post(events.StopAsked("bkd stop", hasty=hasty))
         self.run(STOPPING)
@@ -149,6 +167,18 @@ class World:
             self.post(event, zygote)
         self._turn()
 
+    def take_over(self, seconds: float) -> None:
+        """The master is gone, and after so long another one is there, which knows nothing of when to wake."""
+        if self.now >= self.paused:
+            self.paused = self.now + seconds
+            self.after(seconds, self._taken_over)
+
+    def _taken_over(self) -> None:
+        self._wake = NEVER
+        self._posted.appendleft(events.Adopted(self.now - self._saved))
+        self.checks.late = True
+        self._resume()
+
     def _turn_soon(self) -> None:
         if not self._soon:
             self._soon = True
@@ -162,15 +192,21 @@ class World:
         if self.now < self.paused or self.over:
             return
         self._soon = False
-        self.checks.late = self.now > self._wake + LATE
-        if self.checks.late:
+        if self.now > self._wake + LATE:
+            self.checks.late = True
             self._posted.append(events.Overslept(self.now - self._wake))
+        moved = bool(self._posted)
         rounds, plan = self._rounds()
+        self.checks.late = False
+        self._saved = self.now if moved or rounds > 1 else self._saved
         self._sleep(plan.wake)
         self.checks.turn(rounds, plan)
+        if self.over:
+            return
         if self.total % SAMPLE == 0:
             self.checks.awake(plan)
-        self._apply(events.NewsTold())
+        if self.cluster.news:
+            self._apply(events.NewsTold())
 
     def _rounds(self) -> tuple[int, Plan]:
         for rounds in range(1, ROUNDS + 2):
@@ -180,8 +216,11 @@ class World:
             if not plan.actions:
                 return rounds, plan
             for action in plan.actions:
+                self.actions[type(action).__name__] += 1
+                before = self.cluster
                 self.checks.action(action)
                 self._apply(events.Taken(action))
+                self.checks.taken(before, action)
                 self.machine.perform(action)
                 self.over = self.over or isinstance(action, Leave)
         raise Broken(f"still busy after {rounds} rounds: {plan.actions}")
@@ -194,9 +233,13 @@ class World:
         self.cluster = apply(before, event, self.now)
         if sampled:
             self.checks.unchanged(encoded, before, event)
-        if type(event) is not events.Pinged and type(event) is not events.NewsTold:
+        if type(event) is events.Pinged or type(event) is events.NewsTold:
+            return
+        if self.trace:
             self._say(str(event))
-            self.checks.applied(before, event, self.cluster)
+        if type(event) is events.Reconfigured:
+            self.machine.paced(event.ping)
+        self.checks.applied(before, event, self.cluster)
 
     def _sleep(self, wake: float) -> None:
         self._wake = wake
@@ -208,33 +251,6 @@ class World:
     def _say(self, text: str) -> None:
         if self.trace:
             print(f"{self.now:.3f} {text}")
-
-
-def _settings(random: Random) -> tuple[dict[str, GroupSection], PingSection]:
-    """A configuration."""
-    groups = {}
-    for name in random.sample(("web", "api", "jobs", "cache"), random.randint(1, 3)):
-        groups[name] = _group(random, name)
-    return groups, PingSection(*random.choice(((10.0, 30.0), (2.0, 6.0), (1.0, 1.0), (10.0, 0.0))))
-
-
-def _group(random: Random, name: str) -> GroupSection:
-    kinds: dict[str, Kind] = {"jobs": "python", "cache": "command"}
-    kind = kinds.get(name, "web")
-    return GroupSection(
-        name=name,
-        kind=kind,
-        count=random.choice((1, 2, 4, 6)),
-        restart=random.choice(("always", "failure"))
-        if kind == "web"
-        else random.choice(("always", "failure", "never")),
-        preload=random.choice(("auto", "auto", "true", "false")),
-        start_timeout=random.choice((5.0, 30.0)),
-        min_ready=random.choice((0.0, 1.0, 3.0)),
-        drain=random.choice((0.0, 2.0, 10.0)),
-        term=random.choice((0.5, 3.0)),
-        max_restarts=random.choice((0, 0, 0, 20)),
-    )
 
 
 def main() -> None:

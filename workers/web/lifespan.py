@@ -22,6 +22,11 @@ class Lifespan:
         """What the application wants every request to see."""
         return self._steps.state
 
+    @property
+    def reason(self) -> str:
+        """Why the application cannot start, as it said itself."""
+        return self._steps.reason if isinstance(self._steps, _Steps) else ""
+
     async def start(self) -> bool:
         """False when the application said that it cannot start."""
         await self._steps.startup()
@@ -38,9 +43,12 @@ class Lifespan:
 
 
 class _Steps(LifespanOn):
+    reason = ""
+
     async def send(self, message: LifespanSendMessage) -> None:
         """uvicorn logs the whole message, which the application's logging may take elsewhere: the gist to stderr."""
         if message["type"] == "lifespan.startup.failed":
             lines = message.get("message", "").strip().splitlines() or ["it gave no reason"]
-            sys.stderr.write(f"the application's startup failed: {lines[-1]}\n")
+            self.reason = f"the application's startup failed: {lines[-1]}"
+            sys.stderr.write(f"{self.reason}\n")
         await super().send(message)

@@ -72,6 +72,7 @@ class Server:
 
     async def _life(self) -> int:
         if not await self._lifespan.start():
+            self._supervision.failed(self._lifespan.reason or "the application's startup failed")
             return STARTUP_FAILED
         if not self._ordered.is_set():
             self._serve()
@@ -82,10 +83,16 @@ class Server:
         return DONE
 
     def _serve(self) -> None:
+        if not self._supervision.on_serve(self._hear_serve):
+            self._open()
+        self._supervision.ready()
+
+    def _open(self) -> None:
+        if self._ordered.is_set() or self.terminated:
+            return
         self._balance.show(0)
         for gate in self._gates:
             gate.open()
-        self._supervision.ready()
 
     def _gate(self, listener: socket.socket) -> Gate:
         return Gate(self._loop, listener, self._welcome, self._traffic.connections, self._balance)
@@ -107,6 +114,11 @@ class Server:
         """Keep the date header right; without connections the worker sleeps."""
         self._traffic.set_date()
         self._clock = self._loop.call_later(DATE, self._tick) if self._traffic.connections else None
+
+    def _hear_serve(self) -> None:
+        """Called in the heartbeat thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is leaving already
+            self._loop.call_soon_threadsafe(self._open)
 
     def _hear(self, order: DrainOrder) -> None:
         """Called in the heartbeat thread."""

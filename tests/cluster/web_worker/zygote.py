@@ -31,6 +31,12 @@ class Wire:
     def ready(self) -> None:
         self.say(ready=os.getpid())
 
+    def failed(self, reason: str) -> None:
+        self.say(failed=reason)
+
+    def on_serve(self, callback: Callable[[], None]) -> bool:
+        return False
+
     def on_drain(self, callback: Callable[[Drain], None]) -> None:
         self.drain = callback
         threading.Thread(target=self.listen, daemon=True).start()

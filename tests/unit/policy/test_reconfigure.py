@@ -1,4 +1,4 @@
-"""Another configuration while everything runs: settings that live, groups that come and go."""
+"""Another configuration while everything runs: settings that live, groups that come and go, what becomes of rolls."""
 
 import pytest
 from msgspec.structs import replace
@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Origin, Stage
 from bkd.supervisor.config.schema import GroupSection, PingSection
-from bkd.supervisor.facts import GroupAdded, GroupRemoved, RollAborted, Scaled
+from bkd.supervisor.facts import GroupAdded, GroupRemoved, RollAborted, RollDone, Scaled
 
 from .drive import Drive, command, kinds, rolling, settled, spawned, web
 
@@ -203,3 +203,31 @@ def test_nobody_is_charged_when_a_group_goes():
     drive.later(60)
     assert list(drive.cluster.groups) == ["cache"]
     assert "OpenBreaker" not in kinds(drive.taken)
+
+
+# -- whoever waits for a roll when everything ends
+
+
+@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CANARY, Stage.ROLLING, Stage.SETTLING])
+def test_a_stop_ends_the_roll_and_nothing_follows(stage):
+    drive = rolling(stage)
+    drive.happen(events.StopAsked("bkd stop"))
+    assert drive.stage() is None
+    assert (drive.group().outcome.done, drive.group().outcome.reason) == (False, "the cluster stops: bkd stop")
+    started = len(spawned(drive.taken))
+    drive.obeys()
+    drive.later(60)
+    assert len(spawned(drive.taken)) == started
+    assert kinds(drive.taken)[-1] == "Leave"
+    assert not drive.told(RollDone)
+
+
+@pytest.mark.parametrize(
+    "end", [events.StopAsked("bkd stop"), events.Reconfigured({"api": web("api")}, PingSection(), {})]
+)
+def test_who_is_queued_has_an_outcome_too_when_everything_ends(end):
+    drive = rolling(Stage.ROLLING)
+    drive.asks()
+    drive.happen(end)
+    assert (drive.group().queued, drive.group().asked) == (None, 2)
+    assert drive.group().outcome.ticket == 2

@@ -1,4 +1,4 @@
-"""Healthy workers that have lived long enough: limits with a spread, the successor first, few at a time."""
+"""Healthy workers that are to be replaced: limits with a spread, the successor first, few at a time, or on demand."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from bkd.supervisor.facts import WorkerExited, WorkerWorn
 from bkd.supervisor.recycling import SPREAD, outlived, worn
 from bkd.supervisor.watch import Watch
 
-from .drive import START, Drive, kinds, rolling, settled, spawned, web
+from .drive import START, Drive, kinds, python, rolling, settled, spawned, web
 
 
 def wear(drive: Drive, slots: list[str] | None = None, **pulse: float) -> None:
@@ -232,3 +232,104 @@ def test_who_ends_already_is_not_worn_out():
     ending = drive.slot("web.2").workers[0]
     drive.happen(events.Pinged(ending.id, served=10_000))
     assert not drive.told(WorkerWorn)
+
+
+# -- a fresh worker for one slot
+
+
+def goes_on_for_long(drive: Drive) -> None:
+    """The world obeys for a while, roll or not."""
+    for _ in range(60):
+        drive.goes_on()
+
+
+def test_a_slot_gets_a_fresh_worker_of_the_current_release():
+    drive = settled()
+    assert spawned(drive.happen(events.Replaced("web.2"))) == [("web.2", 1)]
+    old = drive.worker("web.2").id
+    drive.happen(events.BecameReady(drive.slot("web.2").staying[-1].id, False))
+    assert drive.worker("web.2").id != old
+    drive.obeys()
+    assert drive.releases() == [(1,)] * 4
+    assert drive.slot("web.2").restarts == 0
+
+
+def test_hard_replacing_kills_first():
+    drive = settled()
+    done = drive.happen(events.Replaced("web.2", hard=True))
+    assert kinds(done)[0] == "Kill"
+    assert spawned([*done, *drive.obeys()]) == [("web.2", 1)]
+    assert drive.slot("web.2").score == 0.0
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_slot_asked_for_twice(hard):
+    """Before the first fresh worker is ready, and after."""
+    drive = settled(web(count=2))
+    first = drive.worker("web.1").id
+    drive.happen(events.Replaced("web.1", hard))
+    drive.happen(events.Replaced("web.1", hard))
+    goes_on_for_long(drive)
+    assert [(worker.id != first, worker.stale) for worker in drive.slot("web.1").workers] == [(True, "")]
+
+
+def test_all_slots_asked_for_at_once_never_miss_more_than_one():
+    drive = settled()
+    drive.happen(*(events.Replaced(slot) for slot in drive.slot_names()))
+    old = {worker.id for _, _, worker in drive.cluster.workers() if worker.stale}
+    for _ in range(60):
+        assert sum(slot.serves for slot in drive.slots()) == 4
+        drive.goes_on()
+    assert not old & {worker.id for _, _, worker in drive.cluster.workers()}
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CANARY, Stage.ROLLING, Stage.SETTLING])
+@pytest.mark.parametrize("slot", ["web.1", "web.2", "web.4"])
+def test_replaced_in_the_middle_of_a_roll(slot, stage, hard):
+    drive = rolling(stage)
+    drive.happen(events.Replaced(slot, hard))
+    drive.goes_well()
+    assert drive.group().outcome.done
+    goes_on_for_long(drive)
+    assert drive.releases() == [(2,)] * 4
+    assert not any(worker.stale for _, _, worker in drive.cluster.workers())
+
+
+def test_a_canary_that_is_worn_out_before_it_has_passed():
+    drive = rolling(Stage.CANARY, web(count=4, max_requests=10))
+    drive.serves("web.1", 2)
+    drive.happen(events.Pinged(drive.of("web.1", 2).id, 0.001, served=50))
+    drive.goes_well()
+    assert drive.group().outcome.done
+    goes_on_for_long(drive)
+    assert drive.releases() == [(2,)] * 4
+
+
+def test_a_fresh_worker_that_does_not_come_up_costs_the_old_one_nothing():
+    drive = settled()
+    old = drive.worker("web.1").id
+    drive.happen(events.Replaced("web.1"))
+    drive.dies("web.1", 1)
+    drive.later(1)
+    assert drive.worker("web.1").id == old
+    assert drive.slot("web.1").score > 0
+    assert drive.releases()[0] == (1, 1)
+
+
+def test_a_function_asked_for_again_that_finishes():
+    """What it was to take the place of is not needed any more either."""
+    drive = settled(python())
+    drive.happen(events.Replaced("jobs.1"))
+    drive.dies("jobs.1", 0)
+    drive.obeys()
+    assert drive.slot("jobs.1").done
+    assert drive.slot("jobs.1").workers == ()
+
+
+def test_a_function_asked_for_again_is_run_again():
+    drive = settled(python())
+    drive.happen(events.Replaced("jobs.1"))
+    drive.happen(events.BecameReady(drive.slot("jobs.1").staying[-1].id, False))
+    drive.obeys()
+    assert drive.releases("jobs") == [(1,)]

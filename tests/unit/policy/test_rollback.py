@@ -12,18 +12,14 @@ from .drive import Drive, command, kinds, python, rolling, settled, spawned, web
 
 # -- what is wrong with it
 
-DEATHS = {
-    "crash": (1, "exit code 1"),
-    "exit 78": (78, "exit code 78"),
-    "signal": (-11, "SIGSEGV"),
-}
+DEATHS = {"crash": 1, "exit 78": 78, "signal": -11}
 
 
 def fail(drive: Drive, slot: str, how: str) -> None:
     """The slot's worker of release 2 turns out to be no good."""
     worker = drive.of(slot, 2)
     if how in DEATHS:
-        drive.ends(worker, DEATHS[how][0])
+        drive.ends(worker, DEATHS[how])
     elif how == "out of memory":
         drive.ends(worker, -9, oom=True)
     elif how == "killed twice":
@@ -415,31 +411,3 @@ def test_a_roll_back_to_what_is_no_longer_loaded_fails(how):
     assert drive.releases() == [(2,)] * 4
     assert (drive.group().outcome.done, drive.group().outcome.ticket) == (False, 2)
     assert drive.group().newest == 2
-
-
-# -- whoever waits
-
-
-@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.CANARY, Stage.ROLLING, Stage.SETTLING])
-def test_a_stop_ends_the_roll_and_nothing_follows(stage):
-    drive = rolling(stage)
-    drive.happen(events.StopAsked("bkd stop"))
-    assert drive.stage() is None
-    assert (drive.group().outcome.done, drive.group().outcome.reason) == (False, "the cluster stops: bkd stop")
-    started = len(spawned(drive.taken))
-    drive.obeys()
-    drive.later(60)
-    assert len(spawned(drive.taken)) == started
-    assert kinds(drive.taken)[-1] == "Leave"
-    assert not drive.told(RollDone)
-
-
-@pytest.mark.parametrize(
-    "end", [events.StopAsked("bkd stop"), events.Reconfigured({"api": web("api")}, PingSection(), {})]
-)
-def test_who_is_queued_has_an_outcome_too_when_everything_ends(end):
-    drive = rolling(Stage.ROLLING)
-    drive.asks()
-    drive.happen(end)
-    assert (drive.group().queued, drive.group().asked) == (None, 2)
-    assert drive.group().outcome.ticket == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, founded
+from bkd.supervisor.cluster import Cluster, Origin, founded
 from bkd.supervisor.config.schema import PingSection
 from bkd.supervisor.facts import Overslept
 from bkd.supervisor.reconcile import reconcile
@@ -189,6 +189,11 @@ def every_event(cluster: Cluster) -> list[events.Event]:
         events.Scaled("web", 0),
         events.Held("web.1", True),
         events.Cleared("web"),
+        events.Replaced("web.1"),
+        events.Replaced("web.2", hard=True),
+        events.RollAsked("web", Origin(web()), "bkd restart"),
+        events.RollCalledOff("web", "a rollback was asked for"),
+        events.Reconfigured({"web": web(count=3), "api": web("api")}, PingSection(1.0, 3.0), {}),
         events.StopAsked("why"),
         events.Overslept(3.0),
         events.Adopted(),

@@ -1,0 +1,3 @@
+"""Imported only when somebody asks for it."""
+
+VALUE = "1"

@@ -1,0 +1,3 @@
+"""The code that a deploy replaces."""
+
+VERSION = "1"
