@@ -38,6 +38,7 @@ run: $(VENV)/.installed
 	@echo "            bkd status                  who runs, who is ready"
 	@echo "            kill -9 PID                 of any worker; the page shows its successor"
 	@echo "            bkd scale web=4             one more; web=-1 would be one less"
+	@echo "            bkd restart web             after an edit of shop/web.py; bkd rollback web takes it back"
 	@echo "            bkd logs -f                 what the workers print"
 	@echo "            bkd events                  what bkd did, and why"
 	@echo "  stop      Ctrl-C here, or bkd stop there"

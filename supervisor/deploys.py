@@ -12,7 +12,7 @@ from . import events, rolls
 from .cluster import Cluster, Group, Origin, Outcome
 from .desk import Desk, Request, UsageError
 from .fact import Fact
-from .facts import ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RolledBack, RollMoved, WorkerReady
+from .facts import ReleaseFailed, ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RollMoved, WorkerReady
 from .listeners import Listeners
 from .origins import origin
 from .reconcile import hopeless
@@ -21,8 +21,8 @@ SIGN_OF_LIFE = 5.0
 PARTLY = 3
 BEYOND = 30.0
 UNKNOWN = dict.fromkeys(("stage", "release", "from", "reason", "trace", "took"))
-_SHOWN = (ReleaseLoading, ReleaseLoaded, RollMoved, RolledBack, WorkerReady)
-_LAST = (RollDone, RollAborted)
+_SHOWN = (ReleaseLoading, ReleaseLoaded, RollMoved, WorkerReady)
+_LAST = (RollDone, RollAborted, ReleaseFailed)
 
 
 @dataclass(eq=False)

@@ -37,7 +37,7 @@ def reconcile(cluster: Cluster, now: float) -> Plan:
 
 def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterator[actions.Action]:
     if not cluster.closing:
-        if breaker.should_open(group.breaker, group.count, watch.now):
+        if not group.leaving and breaker.should_open(group.breaker, group.count, watch.now):
             yield actions.OpenBreaker(group.name)
             return
         ahead = [*rolls.progress(group, watch)]
@@ -65,11 +65,11 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
 
 
 def _slot(cluster: Cluster, group: Group, slot: Slot, moves: Moves, watch: Watch) -> Iterator[actions.Action]:
-    """What a worker does not do comes before what it is to be replaced for: it is ended once."""
+    """One thing at a time: who is given up or begins to serve in this pass is not moved in it."""
     planned = [action for worker in slot.workers for action in _worker(cluster, group, slot, worker, moves, watch)]
     yield from planned
-    condemned = any(isinstance(action, actions.Condemn) for action in planned)
-    if cluster.closing is None and not slot.retired and not condemned:
+    changed = any(isinstance(action, actions.Condemn | actions.Admit) for action in planned)
+    if cluster.closing is None and not slot.retired and not changed:
         yield from moves.slot(slot)
 
 
@@ -107,7 +107,7 @@ def _booting(group: Group, slot: Slot, worker: Worker, moves: Moves, watch: Watc
 
 
 def _breaker(group: Group, watch: Watch) -> Iterator[actions.Action]:
-    if group.breaker.open_since is None:
+    if group.breaker.open_since is None or group.leaving:
         return
     for worker in (worker for slot in group.slots.values() for worker in slot.staying):
         if worker.phase != Phase.READY or worker.ordered < group.breaker.open_since:

@@ -260,6 +260,7 @@ class RollChecks:
         self.live.pop(group, None)
         self.dropped.pop(group, None)
         self.doomed = {doomed for doomed in self.doomed if doomed[0] != group}
+        self.kills = Counter({kill: times for kill, times in self.kills.items() if kill[0] != group})
 
     def _over(self, before: Group, after: Group) -> None:
         roll, outcome = before.roll, after.outcome
@@ -345,12 +346,10 @@ class RollChecks:
             self.dropped[group.name] = self.asks[group.name]
 
     def _replaced(self, event: events.Replaced) -> None:
-        slot = next((slot for _, slot in self.world.cluster.slots() if slot.name == event.slot), None)
-        if slot is not None and event.hard:
-            for worker in slot.workers:
-                self.records[worker.id].hasty = self.records[worker.id].hasty or bool(
-                    worker.ending and worker.ending.hasty
-                )
+        slots = [slot for _, slot in self.world.cluster.slots() if slot.name == event.slot]
+        for worker in slots[0].workers if slots else ():
+            if worker.ending is not None and worker.ending.hasty:
+                self.records[worker.id].hasty = True
 
     # -- after a turn
 
@@ -359,12 +358,22 @@ class RollChecks:
         closing = self.world.cluster.closing is not None
         for group in self.world.cluster.groups.values():
             roll = group.roll
+            self._quiet(group)
             if roll is None:
                 expect(group.queued is None, f"{group.name}: what is queued does not begin")
                 continue
             expect(not closing, f"{group.name} rolls while the cluster stops")
             lost = (group.name, roll.wanted.ticket) in self.doomed and roll.stage != Stage.ABORTING
             expect(not lost, f"{group.name} goes on with a release that has failed")
+
+    def _quiet(self, group: Group) -> None:
+        """Without work is nobody who could do some but the canary."""
+        roll = group.roll
+        canary = roll.canary if roll is not None and roll.stage == Stage.CANARY else ""
+        for slot in group.slots.values():
+            idle = [row for row in slot.staying if row.quiet and row.phase == Phase.READY]
+            right = slot.name == canary and roll is not None and all(row.release == roll.new for row in idle)
+            expect(not idle or (right and len(idle) == 1), f"{slot.name}: {[row.id for row in idle]} get no work")
 
     def settled(self, group: Group) -> None:
         """Every roll is over, everybody who asked has an outcome, and nobody has a release that is not needed."""
