@@ -152,6 +152,7 @@ class Keeper:
         names, own = list(self.listeners), (self.master, self.blank)
         born = {
             "event": "born",
+            "locks": list(self.locks),
             "keeper": os.getpid(),
             "starts": self.starts,
             "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],

@@ -6,7 +6,6 @@ It composes the parts: events come from the keeper, the control socket and its o
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -21,9 +20,10 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
-from ..ipc.processes import redirect, start_time
+from ..ipc.processes import start_time
 from . import banner, events, limits
 from .adoption import Adoption
+from .announcement import Announcement, failure
 from .cluster import Cluster, founded
 from .commands import Commands
 from .config.faults import ConfigError
@@ -43,7 +43,6 @@ from .memory import Memory, State, records, restore, stamp
 from .notyet import ignored
 from .origins import origins
 from .places import NoRunDir
-from .reconcile import hopeless
 from .registry import Registry
 from .reloads import Reloads
 from .roles import admit_groups
@@ -79,8 +78,7 @@ def main() -> None:
     setproctitle("bkd: master")
     try:
         limits.raise_files()
-        config = read_config(options)
-        code = asyncio.run(Master(options, config).run())
+        code = asyncio.run(Master(options).run())
     except ConfigError as error:
         code = _failed(options, str(error), 2)
     except NoRunDir as error:
@@ -101,19 +99,18 @@ def _failed(options: Options, text: str, code: int) -> int:
 class Master:
     """One incarnation; another one follows when this one dies."""
 
-    def __init__(self, options: Options, config: Config) -> None:
-        self.options, self.config = options, config
-        self.run_dir = run_dir_of(options, config)
-        self.files = options.logs_to_files(config)
-        self.journal = Journal(Path(self.run_dir), limit=config.log.rotate, keep=max(1, config.log.keep))
+    config: Config
+    run_dir: str
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self.registry = Registry()
         self.keeper = KeeperLink(options.fd)
         self.began = self._saved = time.monotonic()
         self.keeper_pid = 0
         self.epoch = 1
         self.over: asyncio.Future[int]
-        self.announced = False
-        self.memory = Memory(self.run_dir)
+        self.announcement = Announcement(self.keeper, wanted=options.daemon)
         self.adopting = self._asked_to_stop = self._closing_kept = False
         self.tasks = Tasks()
         self._saving: asyncio.TimerHandle | None = None
@@ -136,8 +133,10 @@ class Master:
         self.keeper_pid = born["keeper"]
         self.children = [(pid, start) for pid, start in born["children"]]
         self.keeper_start = start_time(self.keeper_pid)
-        state = self.memory.recall(self.keeper_pid, self.keeper_start)
-        cluster = self._remembered(state) if state is not None else self._fresh()
+        cluster = self._configured(born["locks"])
+        self.files = self.options.logs_to_files(self.config)
+        log = self.config.log
+        self.journal = Journal(Path(self.run_dir), limit=log.rotate, keep=max(1, log.keep))
         self.turns = Turns(cluster, self._perform, self.tell)
         self.listeners = Listeners(self.keeper, dict(zip(born["listeners"], descriptors, strict=True)))
         self.context = Context(
@@ -157,6 +156,19 @@ class Master:
         )
         self._compose()
 
+    def _configured(self, locks: list[str]) -> Cluster:
+        """What the last master left. The file, which may be half edited by now, is only read where there is none."""
+        for lock in locks:
+            self.run_dir = os.path.dirname(lock)
+            self.memory = Memory(self.run_dir)
+            state = self.memory.recall(self.keeper_pid, self.keeper_start)
+            if state is not None:
+                return self._remembered(state)
+        self.config = read_config(self.options)
+        self.run_dir = run_dir_of(self.options, self.config)
+        self.memory = Memory(self.run_dir)
+        return self._fresh()
+
     def _fresh(self) -> Cluster:
         exit_when = self.config.app.exit_when or ("failed" if self.keeper_pid == 1 else "never")
         config, failed = self.config, exit_when == "failed"
@@ -164,7 +176,7 @@ class Master:
 
     def _remembered(self, state: State) -> Cluster:
         self.config, self.epoch, self.began = state.config, state.epoch + 1, state.began
-        self.adopting, self.announced, self._saved = True, state.announced, state.saved
+        self.adopting, self.announcement.made, self._saved = True, state.announced, state.saved
         restore(self.registry, state)
         return state.cluster
 
@@ -205,8 +217,8 @@ class Master:
         control = await self.listeners.control(self.context.socket)
         admit_groups(self.run_dir, self.context.socket, self.config.control)
         await self.server.listen(socket.socket(fileno=os.dup(control)))
-        for settings in self.config.workers.values():
-            for text in settings.bind:
+        for release in (release for group in self.turns.cluster.groups.values() for release in group.releases.values()):
+            for text in release.settings.bind:
                 await self.listeners.web(text, self.config.base)
 
     def _begin(self) -> None:
@@ -271,7 +283,7 @@ class Master:
         if self._saving is None:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY, self.remember)
         self.listeners.keep(addresses(self.turns.cluster))
-        if self.options.daemon and not self.announced:
+        if self.announcement.due:
             self._announce_start()
 
     def remember(self) -> None:
@@ -287,7 +299,7 @@ class Master:
                 self.epoch,
                 self.began,
                 time.monotonic(),
-                self.announced,
+                self.announcement.made,
                 self.config,
                 self.turns.cluster,
                 workers,
@@ -296,16 +308,14 @@ class Master:
         )
 
     def _announce_start(self) -> None:
-        cluster = self.turns.cluster
-        why = next((f"{g.name}: {text}" for g in cluster.groups.values() if (text := hopeless(g))), "")
+        why = failure(self.turns.cluster)
         if why:
-            self.announced = True
-            self._say_start(f"bkd: {why}\n", 1)
+            self.announcement.make(f"{self.context.last_trace}bkd: {why}\n", 1, self.run_dir)
             self.turns.post(events.StopAsked(why, code=1))
-        elif all(slot.is_up for _, slot in cluster.slots()):
-            self.announced = True
+        elif all(slot.is_up for _, slot in self.turns.cluster.slots()):
+            self.announcement.made = True
             self.remember()
-            self._say_start("", 0)
+            self.announcement.make("", 0, self.run_dir)
 
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
@@ -315,13 +325,6 @@ class Master:
         self.context.repaced = self.context.repaced or self.context.ping_period != before
         self.server.control = config.control
         self.journal.bound(limit=config.log.rotate, keep=max(1, config.log.keep))
-
-    def _say_start(self, text: str, code: int) -> None:
-        trace = self.context.last_trace if code else ""
-        self.keeper.tell("redirect", path=f"{self.run_dir}/log/bkd.log")
-        with contextlib.suppress(BrokenPipeError):  # whoever waited at the terminal is gone
-            os.write(2, f"{trace}{text}".encode(errors="replace") + b"\0%d\n" % code)
-        redirect(f"{self.run_dir}/log/bkd.log")
 
     def _is_last(self, worker: int) -> bool:
         """Whether nobody else that listens where it does will take what is queued."""
@@ -377,8 +380,9 @@ class Master:
     def _left(self, code: int) -> None:
         """The last step: whatever goes wrong on the way, the master ends."""
         try:
-            if self.options.daemon and not self.announced:
-                self._say_start("bkd: stopped before everything was ready\n", 1)
+            if self.announcement.due:
+                text = f"{self.context.last_trace}bkd: stopped before everything was ready\n"
+                self.announcement.make(text, 1, self.run_dir)
             if self._saving is not None:
                 self._saving.cancel()
             self.memory.forget()

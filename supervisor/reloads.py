@@ -1,6 +1,8 @@
 """`bkd reload` and SIGHUP: the configuration on disk comes into force, as far as that is possible while things run."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from loguru import logger
@@ -37,33 +39,44 @@ class Owner(Desk, Protocol):
 
 
 class Reloads:
-    """One at a time."""
+    """One after the other; the rolls of one may still be under way when the next begins, and are superseded by its."""
 
     def __init__(self, master: Owner, deploys: Deploys) -> None:
         self.master, self.deploys = master, deploys
-        self._busy = False
+        self._turn = asyncio.Lock()
 
     async def reload(self, request: Request) -> Finished:
         """The command."""
         try:
-            new = self._read()
+            if request.arguments.get("dry_run"):
+                return _answer(request, self._changes(self._read()), [], 0, "")
+            found, waiting = await self._begin(request.progress)
         except ConfigError as error:
             return Finished(USAGE, err=f"{error}\nbkd: nothing was changed\n")
-        found = self._changes(new)
-        if request.arguments.get("dry_run"):
+        if request.arguments.get("no_wait"):
+            self.master.tasks.run(self._over(found, waiting))
             return _answer(request, found, [], 0, "")
-        waits = not request.arguments.get("no_wait")
-        return await self._alone(request, found, new, waits=waits)
+        await self._over(found, waiting, request)
+        return self._verdict(request, found, waiting)
 
     async def by_signal(self) -> None:
         """SIGHUP: the same, told to the log."""
         try:
-            new = self._read()
-            found = self._changes(new)
-            waiting = await self._apply(found, new)
-            await self._over(found, waiting)
+            found, waiting = await self._begin(lambda text: logger.info("reload: {}", text))
         except BkdError as error:
             logger.error("reload: {}; nothing was changed", error)
+            return
+        await self._over(found, waiting)
+
+    async def _begin(self, progress: Callable[[str], None]) -> tuple[list[Change], Waiting]:
+        """Raises ConfigError with every fault and BkdError when it cannot be applied; then nothing has changed."""
+        async with self._turn:
+            new = self._read()
+            found = self._changes(new)
+            progress(table(found) or "nothing has changed")
+            waiting = await self._apply(found, new)
+        waiting.progress = progress
+        return found, waiting
 
     def _read(self) -> Config:
         """Raises ConfigError with every fault, BkdError when there is no file."""
@@ -75,22 +88,6 @@ class Reloads:
         cluster = self.master.turns.cluster
         made_of = {name: group.release.settings for name, group in cluster.groups.items() if group.roll is None}
         return changes(in_force(self.master.config, made_of), new, _counts(cluster))
-
-    async def _alone(self, request: Request, found: list[Change], new: Config, *, waits: bool) -> Finished:
-        if self._busy:
-            raise BkdError("another reload is under way; wait for it, or see bkd status")
-        self._busy = True
-        try:
-            request.progress(table(found) or "nothing has changed")
-            waiting = await self._apply(found, new)
-            waiting.progress = request.progress
-            if not waits:
-                self.master.tasks.run(self._over(found, waiting))
-                return _answer(request, found, [], 0, "")
-            await self._over(found, waiting, request)
-        finally:
-            self._busy = False
-        return self._verdict(request, found, waiting)
 
     async def _apply(self, found: list[Change], new: Config) -> Waiting:
         """Everything that can fail comes first, and the old state stays until then."""

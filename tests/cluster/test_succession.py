@@ -1,5 +1,6 @@
 """`kill -9` of the master drops nothing: the keeper starts another one, and that one takes over what there is."""
 
+import json
 import signal
 import sys
 import time
@@ -194,3 +195,17 @@ def test_nobody_is_judged_by_what_the_last_master_saw_long_ago(launch):
     until(lambda: all((worker["ping_age"] or 9) < 0.5 for worker in cluster.group("web")["workers"]))
     assert cluster.pids("web") == before
     assert cluster.events("worker-hung", "worker-late") == []
+
+
+def test_the_next_master_does_not_need_the_file(launch):
+    """It may be half edited just then: what is in force stands in the state."""
+    cluster = launch(web={"app": "shop:app", "min_ready": "100ms"})
+    before = cluster.pids("web")
+    cluster.file.write_text(cluster.file.read_text() + "half = \n")
+    first = cluster.status()["master_pid"]
+    kill(first)
+    there = ("--socket", str(cluster.run_dir / "control.sock"))
+    until(lambda: json.loads(cluster.bkd("status", "--json", *there).stdout or "{}").get("master_pid", first) != first)
+    groups = json.loads(cluster.bkd("status", "--json", *there).stdout)["groups"]
+    assert [worker["pid"] for worker in groups[0]["workers"]] == before
+    assert cluster.bkd("stop", *there).returncode == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GATHERING = 0.5
 PATIENCE = 5.0
+HEARING = 1.0
 SLACK = 0.05
 ROUNDS = 12
 MINUTE = 60.0
@@ -36,6 +37,7 @@ class Checks:
         self.scored: dict[str, float] = {}
         self.fresh: list[int] = []
         self.condemned: set[int] = set()
+        self.unborn: set[int] = set()
         self.released: dict[str, float] = {}
         self.late = False
         self.most_rounds = 0
@@ -166,6 +168,7 @@ class Checks:
         expect(action.worker not in self.world.machine.processes, f"{action}: the number was used before")
         expect(not (slot.held or slot.retired), f"{action}: the slot is to be empty")
         expect(cluster.closing is None, f"{action} while stopping")
+        self.unborn.add(action.worker)
         if action.fork:
             expect(group.releases[action.release].loader == Loader.READY, f"{action} without a zygote")
         if not on_trial(group, action.release):
@@ -275,6 +278,8 @@ class Checks:
         for process in self.world.machine.living():
             if process.known and (process.hung is not None or process.worker in self.condemned):
                 self._ended_in_time(process.worker)
+        for number in list(self.unborn):
+            self._born_in_time(number)
         self.rolls.turn()
 
     def awake(self, plan: Plan) -> None:
@@ -305,6 +310,19 @@ class Checks:
         if not group.releases[self.rolls.wanted(group, slot)].loaded:
             return "no zygote"
         return ""
+
+    def _born_in_time(self, number: int) -> None:
+        """An order that is not answered has been given up, with the zygote that it was given to."""
+        place, now = find(self.world.cluster, number), self.world.now
+        if place is None or place.worker.pid:
+            self.unborn.discard(number)
+            return
+        since = max(place.worker.ordered, self.world.cluster.judged_from, self.world.resumed)
+        waited = now - since - PATIENCE - HEARING
+        expect(
+            waited <= SLACK,
+            f"the order of {place.slot.name} (worker {number}) was not answered for {waited:.3f} s too long",
+        )
 
     def _ended_in_time(self, number: int) -> None:
         """The hung are given up in time, and gone in time once given up."""

@@ -60,7 +60,7 @@ MUTANTS = {
         "rolls", "number <= roll.old or number == roll.new", "number == roll.new"
     ),
     "the canary never gets work": Mutant(
-        "reconcile", "if worker.quiet and rolls.may_serve(", "if not rolls.may_serve("
+        "reconcile", "if worker.quiet and rolls.may_serve(", "if False and rolls.may_serve("
     ),
     "nothing is forgotten": Mutant("rolls", "elif release.number not in used and", "elif not release.number and"),
     "an abort leaves slots behind": Mutant(
@@ -132,7 +132,7 @@ def main() -> None:
         sys.exit(f"without any fault planted, this was found; mend it first:\n{sound.result().fault}")
     for name, told in found.items():
         print(_verdict(name, told))
-    missed = [name for name, told in found.items() if "Broken" not in told.fault]
+    missed = [name for name, told in found.items() if "Broken" not in told.fault or told.events.total() > MOST]
     if missed:
         sys.exit(f"not found within {MOST:,} events: {', '.join(missed)}")
 
