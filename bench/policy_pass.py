@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, founded
+from bkd.supervisor.cluster import Cluster
 from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import reconcile
 
 START = 1000.0

@@ -23,7 +23,6 @@ from .cluster import (
     Slot,
     Step,
     Worker,
-    founded_group,
     slot_names,
 )
 from .facts import (
@@ -41,6 +40,7 @@ from .facts import (
     WorkerStarted,
     WorkerWorn,
 )
+from .founding import founded_group
 from .rows import find, forgiven, told, with_group, with_release, with_slot, with_worker
 
 SLEEPY = 0.05
@@ -234,12 +234,12 @@ def _resized(group: Group, count: int) -> Group:
 def _reconfigured(cluster: Cluster, event: events.Reconfigured, now: float) -> Cluster:
     """What a process was started with stays its release's affair; a roll brings it up to date."""
     for name in cluster.groups:
-        if name not in event.groups:
+        if name not in event.groups and name not in event.staying:
             cluster = _left(cluster, cluster.groups[name], now)
     for name, settings in event.groups.items():
         group = cluster.groups.get(name)
         if group is None:
-            cluster = with_group(cluster, founded_group(settings, event.origins.get(name)))
+            cluster = with_group(cluster, replace(founded_group(settings, event.origins.get(name)), late=True))
             cluster = told(cluster, facts.GroupAdded(group=name, count=settings.count))
         else:
             cluster = with_group(cluster, replace(group, settings=settings))

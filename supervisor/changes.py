@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .config.faults import LONGEST_SHOWN, dotted
-from .config.schema import Config, GroupSection, Section
+from .config.schema import AppSection, Config, GroupSection, Section
 from .config.units import format_duration, format_size
 
 Takes = Literal["live", "roll", "restart"]
@@ -106,15 +106,21 @@ def changes(old: Config, new: Config, counts: dict[str, int]) -> list[Change]:
 
 
 def in_force(config: Config, made_of: dict[str, GroupSection]) -> Config:
-    """The configuration as its groups really run it: `made_of` are the settings of their releases, which a roll that
-    was taken back has left behind the file. Folders are left out, since a release has them resolved.
+    """The configuration as its groups really run it: `made_of` are the settings of their releases, as written, which a
+    roll that was taken back has left behind the file.
     """
-    fields = [name for name, takes in TAKES["workers"].items() if takes == "roll" and name != "cwd"]
+    fields = [name for name, takes in TAKES["workers"].items() if takes == "roll"]
     workers = {
         name: replace(group, **{field: getattr(made_of[name], field) for field in fields}) if name in made_of else group
         for name, group in config.workers.items()
     }
     return replace(config, workers=workers)
+
+
+def other_interpreter(name: str, was: str, now: str) -> Change:
+    """A group whose release was made with another interpreter than the file names by now."""
+    old, new = _texts(AppSection, "python", was, now)
+    return Change("app.python", old, new, "roll", name)
 
 
 def applicable(old: Config, new: Config) -> Config:

@@ -195,12 +195,14 @@ class Loader(StrEnum):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A numbered load of a group's code. `settings` and `python`: what its processes are started with, links resolved
-    as they were when it was made; `why`: why its loader failed or may not fork; `alive`: it has a process."""
+    """A numbered load of a group's code, with its `Origin`. `why`: why its loader failed or may not fork; `alive`: it
+    has a process."""
 
     number: int
     settings: GroupSection
     python: str = ""
+    cwd: str = ""
+    interpreter: str = ""
     loader: Loader = Loader.ABSENT
     why: str = ""
     since: float = 0.0
@@ -232,10 +234,13 @@ class Stage(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What a release is made of: `settings` with the real folder as `cwd`, and the interpreter ("": bkd's own)."""
+    """What a release is made of: `settings` with the real folder as `cwd`, and the interpreter ("": bkd's own); `cwd`
+    and `interpreter` as the configuration has them."""
 
     settings: GroupSection
     python: str = ""
+    cwd: str = ""
+    interpreter: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -292,8 +297,8 @@ class Breaker(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release its slots should have, `newest`
     the highest number a release ever had; `proven`: one of its workers has been ready; `asked`: the last ticket given
-    to a request for a roll; `rolled_at`: when it last came onto a release; `leaving`: the configuration has it no more.
-    """
+    to a request for a roll; `rolled_at`: when it last came onto a release; `leaving`: the configuration has it no more;
+    `late`: it came by a reload."""
 
     name: str
     settings: GroupSection
@@ -310,6 +315,7 @@ class Group(msgspec.Struct, frozen=True):
     asked: int = 0
     rolled_at: float = 0.0
     leaving: bool = False
+    late: bool = False
 
     @property
     def release(self) -> Release:
@@ -371,28 +377,3 @@ class Cluster(msgspec.Struct, frozen=True):
 def slot_names(group: str, count: int) -> list[str]:
     """`web.1 … web.N`."""
     return [f"{group}.{number}" for number in range(1, count + 1)]
-
-
-def founded(
-    groups: dict[str, GroupSection],
-    ping: PingSection,
-    *,
-    origins: dict[str, Origin] | None = None,
-    exit_when_failed: bool = False,
-) -> Cluster:
-    """The cluster of a configuration before anything has been started."""
-    origins = origins or {}
-    return Cluster(
-        groups={name: founded_group(settings, origins.get(name)) for name, settings in groups.items()},
-        ping=ping,
-        exit_when_failed=exit_when_failed,
-    )
-
-
-def founded_group(settings: GroupSection, origin: Origin | None = None) -> Group:
-    """A group with empty slots and its first release."""
-    names = slot_names(settings.name, settings.count)
-    slots = {name: Slot(name) for name in names}
-    origin = origin or Origin(settings)
-    release = Release(1, origin.settings, origin.python)
-    return Group(settings.name, settings, settings.count, 1, {1: release}, slots)

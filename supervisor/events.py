@@ -180,11 +180,13 @@ class RollCalledOff(Event, frozen=True):
 
 
 class Reconfigured(Event, frozen=True):
-    """The configuration is another one: groups come and go, and what can change while a process runs has changed."""
+    """The configuration is another one: groups come and go, and what can change while a process runs has changed.
+    `staying`: groups that are to go, but not yet."""
 
     groups: dict[str, GroupSection]
     ping: PingSection
     origins: dict[str, Origin]
+    staying: tuple[str, ...] = ()
     exit_when_failed: bool = False
 
 

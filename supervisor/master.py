@@ -24,7 +24,7 @@ from ..ipc.processes import start_time
 from . import banner, events, limits
 from .adoption import Adoption
 from .announcement import Announcement, failure
-from .cluster import Cluster, founded
+from .cluster import Cluster
 from .commands import Commands
 from .config.faults import ConfigError
 from .config.schema import Config
@@ -33,6 +33,7 @@ from .deploys import Deploys
 from .effects import Effects
 from .fact import Fact
 from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted
+from .founding import founded
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
@@ -48,7 +49,7 @@ from .reloads import Reloads
 from .roles import admit_groups
 from .rows import addresses, find, has_siblings
 from .server import Server
-from .setup import Options, read_config, run_dir_of
+from .setup import Options, exit_when_failed, read_config, run_dir_of
 from .tasks import Tasks
 from .terminal import Terminal
 from .timers import Timers
@@ -68,11 +69,7 @@ class StartError(BkdError):
 
 def main() -> None:
     """Entry point of the process that the keeper spawns."""
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # the keeper's word counts, also when all are signalled
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the keeper's word counts
         signal.signal(number, signal.SIG_IGN)
     options = Options(**json.loads(sys.argv[1]))
     setproctitle("bkd: master")
@@ -170,8 +167,7 @@ class Master:
         return self._fresh()
 
     def _fresh(self) -> Cluster:
-        exit_when = self.config.app.exit_when or ("failed" if self.keeper_pid == 1 else "never")
-        config, failed = self.config, exit_when == "failed"
+        config, failed = self.config, exit_when_failed(self.config, self.keeper_pid)
         return founded(config.workers, config.ping, origins=origins(config), exit_when_failed=failed)
 
     def _remembered(self, state: State) -> Cluster:
@@ -215,11 +211,20 @@ class Master:
         Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
         self.server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)
-        admit_groups(self.run_dir, self.context.socket, self.config.control)
+        self._admit_groups()
         await self.server.listen(socket.socket(fileno=os.dup(control)))
         for release in (release for group in self.turns.cluster.groups.values() for release in group.releases.values()):
             for text in release.settings.bind:
                 await self.listeners.web(text, self.config.base)
+
+    def _admit_groups(self) -> None:
+        """A unix group that is gone by now must not keep a master from taking over what runs."""
+        try:
+            admit_groups(self.run_dir, self.context.socket, self.config.control)
+        except BkdError as error:
+            if not self.adopting:
+                raise
+            logger.error("{}", error)
 
     def _begin(self) -> None:
         self._log_to()
@@ -291,21 +296,9 @@ class Master:
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
-        workers, loaders = records(self.registry)
-        first = stamp(self.keeper_pid, self.keeper_start)
-        self.memory.keep(
-            State(
-                *first,
-                self.epoch,
-                self.began,
-                time.monotonic(),
-                self.announcement.made,
-                self.config,
-                self.turns.cluster,
-                workers,
-                loaders,
-            )
-        )
+        first = (*stamp(self.keeper_pid, self.keeper_start), self.epoch, self.began, time.monotonic())
+        rest = (self.announcement.made, self.config, self.turns.cluster, *records(self.registry))
+        self.memory.keep(State(*first, *rest))
 
     def _announce_start(self) -> None:
         why = failure(self.turns.cluster)

@@ -16,7 +16,8 @@ def origins(config: Config) -> dict[str, Origin]:
 
 def origin(config: Config, settings: GroupSection) -> Origin:
     """The origin of one group: what is loaded later, or again, comes from there even when a link has moved on."""
-    return Origin(replace(settings, cwd=os.path.realpath(settings.cwd)), _interpreter(config))
+    real = replace(settings, cwd=os.path.realpath(settings.cwd))
+    return Origin(real, _interpreter(config), settings.cwd, config.app.python)
 
 
 def _interpreter(config: Config) -> str:

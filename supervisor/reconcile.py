@@ -176,7 +176,7 @@ def exit_code(closing: Closing) -> int:
 def _given_up(cluster: Cluster) -> Iterator[actions.Action]:
     if cluster.exit_when_failed:
         for group in cluster.groups.values():
-            why = hopeless(group)
+            why = "" if group.late and not group.proven else hopeless(group)
             if why:
                 yield actions.Stop(f"{group.name} has failed: {why}", 1)
                 return

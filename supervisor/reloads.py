@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from loguru import logger
+from msgspec.structs import replace
 
 from ..ipc.errors import BkdError
 from ..ipc.message import ConfigChanged, Finished, Pace
 from . import events, limits
-from .changes import Change, applicable, changes, in_force, rolled, table
+from .changes import Change, applicable, changes, in_force, other_interpreter, rolled, table
 from .cluster import Cluster
 from .config.faults import ConfigError, Faults
 from .config.groups import check_listeners
@@ -23,7 +24,7 @@ from .listeners import Listeners
 from .origins import origins
 from .reconcile import hopeless
 from .registry import Registry
-from .setup import Options, read_config
+from .setup import Options, exit_when_failed, read_config
 
 
 class Owner(Desk, Protocol):
@@ -86,8 +87,16 @@ class Reloads:
 
     def _changes(self, new: Config) -> list[Change]:
         cluster = self.master.turns.cluster
-        made_of = {name: group.release.settings for name, group in cluster.groups.items() if group.roll is None}
-        return changes(in_force(self.master.config, made_of), new, _counts(cluster))
+        releases = {name: group.release for name, group in cluster.groups.items() if group.roll is None}
+        made_of = {name: replace(r.settings, cwd=r.cwd or r.settings.cwd) for name, r in releases.items()}
+        found = changes(in_force(self.master.config, made_of), new, _counts(cluster))
+        python, told = new.app.python, rolled(found)
+        others = [name for name, r in releases.items() if r.interpreter != python and r.settings.kind != "command"]
+        return found + [
+            other_interpreter(name, releases[name].interpreter, python)
+            for name in others
+            if name in new.workers and name not in told
+        ]
 
     async def _apply(self, found: list[Change], new: Config) -> Waiting:
         """Everything that can fail comes first, and the old state stays until then."""
@@ -96,26 +105,29 @@ class Reloads:
             raise BkdError("the cluster is stopping")
         config = applicable(master.config, new)
         self._check(config)
-        if not found:
+        if not found and config == master.config:
             return waiting
         with master.listeners.reserving():
             await self._listen(config)
             before = master.context.ping_period
             master.configure(config)
-            exit_when_failed = master.turns.cluster.exit_when_failed
-            if config.app.exit_when:
-                exit_when_failed = config.app.exit_when == "failed"
             known = set(master.turns.cluster.groups)
-            event = events.Reconfigured(config.workers, config.ping, origins(config), exit_when_failed)
-            master.turns.post(event)
-            master.turns.now()
-            for name in sorted(rolled(found) & known):
+            self._tell_policy(_in_the_way(master.turns.cluster, config))
+            for name in sorted(rolled(found) & known & set(config.workers)):
                 waiting.tickets[name] = self.deploys.ask(name, "bkd reload")
             waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
         if master.context.ping_period != before:
             self._send(Pace(master.context.ping_period))
         master.remember()
         return waiting
+
+    def _tell_policy(self, staying: tuple[str, ...]) -> None:
+        master, config = self.master, self.master.config
+        event = events.Reconfigured(
+            config.workers, config.ping, origins(config), staying, exit_when_failed(config, master.keeper_pid)
+        )
+        master.turns.post(event)
+        master.turns.now()
 
     def _check(self, config: Config) -> None:
         leaving = [group.name for group in self.master.turns.cluster.groups.values() if group.leaving]
@@ -145,7 +157,14 @@ class Reloads:
         """When all of it has come to its end, applications hear of it."""
         if not found:
             return
-        await self.deploys.wait(waiting, alive=request.sign_of_life if request else lambda: None)
+        alive = request.sign_of_life if request else lambda: None
+        staying = waiting.changing & set(_in_the_way(self.master.turns.cluster, self.master.config))
+        waiting.changing -= staying
+        await self.deploys.wait(waiting, alive=alive)
+        if staying and not any(self._why_not(name) for name in waiting.changing):
+            self._tell_policy(())
+            waiting.changing |= staying
+            await self.deploys.wait(waiting, alive=alive)
         self.master.tell(ConfigReloaded(changes=len(found)))
         self._send(ConfigChanged([change.key for change in found]))
 
@@ -158,6 +177,8 @@ class Reloads:
         said = self.deploys.verdict(request, waiting)
         failed = [name for name in sorted(waiting.changing) if self._why_not(name)]
         err = said.err + "".join(f"bkd: {name}: {self._why_not(name)}\n" for name in failed)
+        waits = _in_the_way(self.master.turns.cluster, self.master.config)
+        err += "".join(f"bkd: {name} stays until another group serves where it does\n" for name in waits)
         left = [change.key for change in found if change.takes == "restart"]
         if left:
             err += f"bkd: not applied before `bkd stop` and `bkd start`: {', '.join(left)}\n"
@@ -168,6 +189,13 @@ class Reloads:
     def _why_not(self, name: str) -> str:
         group = self.master.turns.cluster.groups.get(name)
         return hopeless(group) if group is not None else ""
+
+
+def _in_the_way(cluster: Cluster, config: Config) -> tuple[str, ...]:
+    """Groups that are to go and have an address that others are to have: they go when those have come."""
+    wanted = {text for settings in config.workers.values() for text in settings.bind}
+    going = [group for name, group in cluster.groups.items() if name not in config.workers and not group.leaving]
+    return tuple(group.name for group in going if wanted.intersection(group.release.settings.bind))
 
 
 def _counts(cluster: Cluster) -> dict[str, int]:

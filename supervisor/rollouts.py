@@ -3,10 +3,11 @@
 from msgspec.structs import replace
 
 from . import actions, events
-from .cluster import Breaker, Cause, Cluster, Exit, Group, Loader, Outcome, Release, Roll, Slot, Stage, Wanted, Worker
+from .cluster import Breaker, Cause, Cluster, Exit, Group, Loader, Outcome, Roll, Slot, Stage, Wanted, Worker
 from .death import CHARGED
 from .fact import signal_name, span
 from .facts import RollAborted, RollDone, RolledBack, RollMoved, RollStarted
+from .founding import made
 from .rolls import finished, moved, on_trial, probation
 from .rows import forgiven, told, with_group
 
@@ -40,7 +41,7 @@ def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluste
         return _refused(cluster, group, wanted, f"release {wanted.release} is no longer loaded")
     number = wanted.release or group.newest + 1
     if number not in group.releases:
-        releases = {**group.releases, number: Release(number, wanted.origin.settings, wanted.origin.python)}
+        releases = {**group.releases, number: made(number, wanted.origin)}
         group = replace(group, releases=releases, newest=number)
     roll = Roll(number, group.current, wanted, now, stage_at=now)
     fact = RollStarted(group=group.name, release=number, old=group.current, why=wanted.why)

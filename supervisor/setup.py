@@ -55,3 +55,8 @@ def run_dir_of(options: Options, config: Config) -> str:
     if options.target:
         return places.choose_run_dir_for_run(config.app.name)
     return places.choose_run_dir(config.path, os.environ)
+
+
+def exit_when_failed(config: Config, keeper: int) -> bool:
+    """Whether the whole cluster ends when a group has failed: as PID 1 the container's owner has to see it."""
+    return (config.app.exit_when or ("failed" if keeper == 1 else "never")) == "failed"

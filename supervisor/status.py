@@ -40,7 +40,7 @@ def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
         "count": group.count,
         "ready": sum(1 for slot in group.slots.values() if slot.serves),
         "release": group.current,
-        "bind": list(group.settings.bind),
+        "bind": list(group.release.settings.bind),
         "roll": _roll(group, now),
         "breaker": "closed" if group.breaker.open_since is None else "open",
         "helpers": [

@@ -8,8 +8,9 @@ from time import perf_counter
 from bkd.supervisor import events
 from bkd.supervisor.actions import Spawn
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, founded
+from bkd.supervisor.cluster import Cluster
 from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import reconcile
 
 SLOTS = 1000

@@ -15,7 +15,7 @@ import msgspec
 from bkd.supervisor import events
 from bkd.supervisor.actions import Leave
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import founded
+from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.turns import LATE
 from bkd.supervisor.watch import NEVER

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, Group, Observation, Origin, Phase, Slot, Stage, Worker, founded
+from bkd.supervisor.cluster import Cluster, Group, Observation, Origin, Phase, Slot, Stage, Worker
 from bkd.supervisor.config.schema import GroupSection, PingSection
 from bkd.supervisor.fact import Fact
+from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import Plan, reconcile
 
 START = 1000.0

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.apply import apply
-from bkd.supervisor.cluster import Cluster, Origin, founded
+from bkd.supervisor.cluster import Cluster, Origin
 from bkd.supervisor.config.schema import PingSection
 from bkd.supervisor.facts import Overslept
+from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import reconcile
 from bkd.supervisor.watch import NEVER, Watch
 
