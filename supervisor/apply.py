@@ -263,6 +263,7 @@ def _replaced(cluster: Cluster, event: events.Replaced, now: float) -> Cluster:
         return cluster
     why = "an operator wants a fresh one"
     ending = Ending(Cause.PLANNED, why, now, step_at=now, hasty=True) if event.hard else None
+    slot = forgiven(slot) if slot.done else slot
     workers = tuple(
         worker if worker.ending is not None else replace(worker, stale=why, ending=ending) for worker in slot.workers
     )

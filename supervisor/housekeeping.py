@@ -51,12 +51,11 @@ class Housekeeping:
             logger.warning("the workers' output cannot be shown here: {}; see {}", error, folder)
 
     async def _rotate_for_ever(self) -> None:
-        log = self.context.config.log
         looks = 0
-        while log.rotate:
+        while True:
             await asyncio.sleep(ROTATION_LOOK)
-            looks += 1
-            for path in self._logs():
+            looks, log = looks + 1, self.context.config.log
+            for path in self._logs() if log.rotate else ():
                 if looks % ROTATION_ALL == 0 or _size(path) >= log.rotate:
                     await self._rotate(path, log.rotate, log.keep)
 

@@ -17,14 +17,15 @@ from .config.faults import ConfigError, Faults
 from .config.groups import check_listeners
 from .config.schema import Config
 from .context import Context
-from .deploys import PARTLY, Deploys, Waiting
+from .deploys import Deploys
 from .desk import USAGE, Desk, Request
 from .facts import ConfigReloaded
 from .listeners import Listeners
 from .origins import origins
-from .reconcile import hopeless
 from .registry import Registry
+from .reports import PARTLY, verdict
 from .setup import Options, exit_when_failed, read_config
+from .waiting import Waiting, failing
 
 
 class Owner(Desk, Protocol):
@@ -118,6 +119,7 @@ class Reloads:
             waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
         if master.context.ping_period != before:
             self._send(Pace(master.context.ping_period))
+        master.tell(ConfigReloaded(changes=len(found)))
         master.remember()
         return waiting
 
@@ -157,16 +159,20 @@ class Reloads:
         """When all of it has come to its end, applications hear of it."""
         if not found:
             return
-        alive = request.sign_of_life if request else lambda: None
         staying = waiting.changing & set(_in_the_way(self.master.turns.cluster, self.master.config))
         waiting.changing -= staying
-        await self.deploys.wait(waiting, alive=alive)
+        await self._wait(waiting, request)
         if staying and not any(self._why_not(name) for name in waiting.changing):
             self._tell_policy(())
             waiting.changing |= staying
-            await self.deploys.wait(waiting, alive=alive)
-        self.master.tell(ConfigReloaded(changes=len(found)))
+            await self._wait(waiting, request)
         self._send(ConfigChanged([change.key for change in found]))
+
+    async def _wait(self, waiting: Waiting, request: Request | None) -> None:
+        if request is not None:
+            await self.deploys.see_through(request, waiting)
+        else:
+            await self.deploys.wait(waiting)
 
     def _send(self, message: ConfigChanged | Pace) -> None:
         for process in self.master.registry.workers.values():
@@ -174,7 +180,7 @@ class Reloads:
                 process.connection.send(message)
 
     def _verdict(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
-        said = self.deploys.verdict(request, waiting)
+        said = verdict(request, waiting, self.master.turns.cluster, self.deploys.traces)
         failed = [name for name in sorted(waiting.changing) if self._why_not(name)]
         err = said.err + "".join(f"bkd: {name}: {self._why_not(name)}\n" for name in failed)
         waits = _in_the_way(self.master.turns.cluster, self.master.config)
@@ -188,7 +194,7 @@ class Reloads:
 
     def _why_not(self, name: str) -> str:
         group = self.master.turns.cluster.groups.get(name)
-        return hopeless(group) if group is not None else ""
+        return failing(group) if group is not None and not group.leaving else ""
 
 
 def _in_the_way(cluster: Cluster, config: Config) -> tuple[str, ...]:

@@ -282,3 +282,87 @@ def test_workers_are_told(launch):
     for slot in ("web.1", "web.2"):
         until(lambda slot=slot: "changed workers.web.drain" in cluster.log(slot).splitlines())
     assert pids(cluster) == before
+
+
+# -- what was rejected, renamed, or came late
+
+PICKY = "import os\nif os.environ.get('BAD'):\n    raise RuntimeError('BAD is set')\nfrom versioned import app\n"
+
+
+@pytest.fixture
+def picky(launch):
+    """A cluster whose application does not load with BAD set."""
+
+    def start(**more):
+        cluster = launch(web=WEB | {"app": "versioned:app", "count": 1}, **more)
+        (cluster.folder / "picky.py").write_text(PICKY)
+        return cluster
+
+    return start
+
+
+def test_a_rejected_setting_is_gone_with_the_file(picky):
+    """A reload that was taken back leaves nothing behind: what is in the file counts, for restarts as well."""
+    cluster = picky()
+    web = WEB | {"app": "picky:app", "count": 1}
+    cluster.configure(web=web)
+    assert cluster.bkd("reload").returncode == 0
+    cluster.configure(web=web | {"env": {"BAD": "1"}})
+    rejected = cluster.bkd("reload")
+    assert (rejected.returncode, "BAD is set" in rejected.stderr) == (1, True)
+    again = cluster.bkd("reload")
+    assert (again.returncode, "BAD is set" in again.stderr) == (1, True)
+    cluster.configure(web=web)
+    assert cluster.bkd("reload").returncode == 0
+    assert cluster.bkd("restart", "web").returncode == 0
+
+
+def test_a_folder_that_was_rejected_is_tried_again(picky):
+    """Neither a folder nor an interpreter is forgotten because its first try failed."""
+    cluster = picky()
+    other = cluster.folder / "other"
+    other.mkdir()
+    web = WEB | {"count": 1, "cwd": "other"}
+    cluster.configure(web=web)
+    assert cluster.bkd("reload").returncode == 1
+    for name in ("versioned.py", "version.py"):
+        (other / name).write_text((cluster.folder / name).read_text())
+    assert cluster.bkd("reload").returncode == 0
+    assert cluster.worker("web.1")["release"] == 3
+
+
+def test_status_shows_the_addresses_that_are_served(picky):
+    """After a move to another address that failed, the old one is served, and shown."""
+    cluster = picky()
+    web = WEB | {"app": "picky:app", "count": 1, "env": {"BAD": "1"}, "bind": [f"127.0.0.1:{free_port()}"]}
+    before = cluster.group("web")["bind"]
+    cluster.configure(web=web)
+    assert cluster.bkd("reload").returncode == 1
+    assert (cluster.group("web")["bind"], bool(cluster.get())) == (before, True)
+
+
+def test_a_renamed_group_is_served_by_the_old_one_until_the_new_one_can(picky):
+    """The address never goes unanswered; when the new group does not come up, the old one stays."""
+    cluster = picky()
+    cluster.configure(site=WEB | {"app": "picky:app", "env": {"BAD": "1"}})
+    with Load(cluster) as load:
+        bad = cluster.bkd("reload")
+        load.goes_on()
+        cluster.configure(site=WEB | {"app": "picky:app"})
+        good = cluster.bkd("reload")
+        load.goes_on()
+    assert (bad.returncode, "web stays" in bad.stderr) == (3, True), bad.stderr
+    assert good.returncode == 0, good.stderr
+    assert (dict(load.lost), load.longest_gap() < 1.0) == ({}, True)
+    assert [group["name"] for group in cluster.status()["groups"]] == ["site"]
+
+
+def test_a_group_that_comes_and_fails_does_not_end_the_others(launch, picky):
+    """With `exit_when = "failed"` the cluster ends when what it was started for has failed, not for a late guest."""
+    app = {"exit_when": "failed"}
+    cluster = picky(app=app)
+    cluster.configure(app=app, web=WEB | {"count": 1}, api=API | {"app": "picky:app", "env": {"BAD": "1"}})
+    result = cluster.bkd("reload")
+    assert (result.returncode, "BAD is set" in result.stderr) == (3, True)
+    assert cluster.get()
+    assert cluster.status()["state"] == "running"

@@ -5,8 +5,8 @@ import pytest
 from bkd.supervisor import events
 from bkd.supervisor.cluster import Stage
 from bkd.supervisor.config.schema import PingSection
-from bkd.supervisor.deploys import Waiting
 from bkd.supervisor.facts import RollDone, RollMoved, WorkerReady
+from bkd.supervisor.waiting import Waiting, failing
 
 from .policy.drive import Drive, rolling, settled, web
 
@@ -24,9 +24,9 @@ def for_slot(drive: Drive, slot: str) -> Waiting:
 def test_who_waits_for_a_roll_waits_until_it_is_over():
     drive = rolling(Stage.SETTLING)
     waiting = for_group(drive)
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.goes_well()
-    assert not waiting.left(drive.cluster)
+    assert not waiting.left(drive.cluster, drive.now)
     assert waiting.outcomes["web"].done
 
 
@@ -34,9 +34,9 @@ def test_the_outcome_of_an_earlier_roll_is_nobody_s_answer():
     drive = rolling(Stage.ROLLING).goes_well()
     drive.asks()
     waiting = for_group(drive)
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.happen(events.LoaderFailed("web", 3, "SyntaxError"))
-    assert not waiting.left(drive.cluster)
+    assert not waiting.left(drive.cluster, drive.now)
     assert (waiting.outcomes["web"].done, waiting.outcomes["web"].release) == (False, 3)
 
 
@@ -44,10 +44,10 @@ def test_an_outcome_once_seen_is_kept():
     drive = rolling(Stage.ROLLING)
     waiting = for_group(drive)
     drive.goes_well()
-    waiting.left(drive.cluster)
+    waiting.left(drive.cluster, drive.now)
     drive.asks()
     drive.goes_well()
-    waiting.left(drive.cluster)
+    waiting.left(drive.cluster, drive.now)
     assert waiting.outcomes["web"].release == 2
 
 
@@ -57,9 +57,9 @@ def test_whose_roll_made_way_is_answered_by_the_one_that_took_its_place(stage):
     first = for_group(drive)
     drive.asks()
     second = for_group(drive)
-    assert first.left(drive.cluster)
+    assert first.left(drive.cluster, drive.now)
     drive.goes_well()
-    assert not first.left(drive.cluster) | second.left(drive.cluster)
+    assert not first.left(drive.cluster, drive.now) | second.left(drive.cluster, drive.now)
     assert first.outcomes["web"].release == second.outcomes["web"].release == 3
 
 
@@ -68,11 +68,11 @@ def test_who_is_queued_is_not_answered_by_the_roll_before():
     first = for_group(drive)
     drive.asks()
     second = for_group(drive)
-    while first.left(drive.cluster):
+    while first.left(drive.cluster, drive.now):
         drive.goes_on()
-    assert second.left(drive.cluster)
+    assert second.left(drive.cluster, drive.now)
     drive.goes_well()
-    assert not second.left(drive.cluster)
+    assert not second.left(drive.cluster, drive.now)
     assert (first.outcomes["web"].release, second.outcomes["web"].release) == (2, 3)
 
 
@@ -80,11 +80,11 @@ def test_a_fresh_worker_is_there_when_it_serves_and_the_old_one_is_gone():
     drive = settled(web(count=2))
     waiting = for_slot(drive, "web.1")
     drive.happen(events.Replaced("web.1"))
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.happen(events.BecameReady(drive.slot("web.1").staying[-1].id, False))
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.obeys()
-    assert not waiting.left(drive.cluster)
+    assert not waiting.left(drive.cluster, drive.now)
 
 
 def test_nobody_waits_for_a_slot_or_a_group_that_is_gone():
@@ -92,37 +92,74 @@ def test_nobody_waits_for_a_slot_or_a_group_that_is_gone():
     group, slot = for_group(drive), for_slot(drive, "web.2")
     drive.happen(events.Scaled("web", 1))
     drive.obeys()
-    assert not slot.left(drive.cluster)
+    assert not slot.left(drive.cluster, drive.now)
     drive.happen(events.Reconfigured({}, PingSection(), {}))
     drive.obeys()
-    assert not group.left(drive.cluster)
+    assert not group.left(drive.cluster, drive.now)
 
 
 def test_nobody_waits_when_everything_ends():
     drive = rolling(Stage.CANARY)
     group, slot = for_group(drive), for_slot(drive, "web.2")
     drive.happen(events.StopAsked("bkd stop"))
-    assert not group.left(drive.cluster) | slot.left(drive.cluster)
+    assert not group.left(drive.cluster, drive.now) | slot.left(drive.cluster, drive.now)
 
 
 def test_a_group_that_comes_is_waited_for_until_it_is_up_or_hopeless():
     drive = settled(web())
     waiting = Waiting(changing={"api"})
     drive.happen(events.Reconfigured({"web": web(), "api": web("api")}, PingSection(), {}))
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.load("api")
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.ready("api.1", watched=False)
-    assert not waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
+    drive.later(3.0)
+    assert not waiting.left(drive.cluster, drive.now)
+
+
+def test_a_group_of_which_one_slot_does_not_come_up_is_not_waited_for_for_ever():
+    drive = settled(web())
+    waiting = Waiting(changing={"api"})
+    drive.happen(events.Reconfigured({"web": web(), "api": web("api", count=2)}, PingSection(), {}))
+    drive.load("api")
+    drive.ready("api.1", watched=False)
+    for _ in range(3):
+        drive.happen(events.BootFailed(drive.slot("api.2").staying[-1].id, "no database"))
+        drive.ends(drive.slot("api.2").staying[-1], 1)
+        drive.later(30.0)
+    assert not waiting.left(drive.cluster, drive.now)
+    assert failing(drive.group("api")) == "api.2 does not come up: no database"
+
+
+def test_a_ticket_that_nobody_knows_is_not_waited_for():
+    drive = settled(web())
+    waiting = Waiting({"web": 7})
+    assert not waiting.left(drive.cluster, drive.now)
+    assert "state was lost" in waiting.missed["web"]
+
+
+def test_a_slot_that_takes_too_long_does_not_end_the_wait_for_a_roll():
+    drive = rolling(Stage.CANARY)
+    waiting = Waiting({"web": drive.group().asked}, {"web.2": {drive.slot("web.2").staying[0].id}})
+    assert waiting.left(drive.cluster, drive.now)
+    assert waiting.left(drive.cluster, drive.now + 1000.0)
+    assert list(waiting.missed) == ["web.2"]
+
+
+def test_what_is_waited_for_survives_the_master():
+    waiting = Waiting({"web": 3}, {"api.1": {7, 5}}, {"new"})
+    again = Waiting.resumed(waiting.resume())
+    assert (again.tickets, again.slots, again.changing) == (waiting.tickets, waiting.slots, waiting.changing)
 
 
 def test_a_group_that_goes_is_waited_for_until_it_is_gone():
     drive = settled(web(), web("api"))
     waiting = Waiting(changing={"api"})
     drive.happen(events.Reconfigured({"web": web()}, PingSection(), {}))
-    assert waiting.left(drive.cluster)
+    assert waiting.left(drive.cluster, drive.now)
     drive.obeys()
-    assert not waiting.left(drive.cluster)
+    assert not waiting.left(drive.cluster, drive.now)
 
 
 def test_only_what_concerns_somebody_is_shown_to_him():
