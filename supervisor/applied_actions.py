@@ -24,6 +24,7 @@ from .facts import (
     BreakerOpened,
     ReleaseDropped,
     ReleaseLoading,
+    ReleaseReloaded,
     StopAsked,
     Survivor,
     WorkerHung,
@@ -44,6 +45,9 @@ def _load_release(cluster: Cluster, action: actions.LoadRelease, now: float) -> 
     group = cluster.groups[action.group]
     release = replace(group.releases[action.release], loader=Loader.LOADING, since=now, why="", alive=True, pid=0)
     cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
+    if action.release < group.newest and release.failures:
+        folder = release.settings.cwd
+        return told(cluster, ReleaseReloaded(group=action.group, release=action.release, folder=folder))
     return told(cluster, ReleaseLoading(group=action.group, release=action.release))
 
 

@@ -73,6 +73,14 @@ class ReleaseLoading(Release, frozen=True):
     line = "{group}: loading release {release}"
 
 
+class ReleaseReloaded(Release, frozen=True):
+    """Its loader was lost, and a newer release has been made since: in-place edits would be in it as well."""
+
+    line = "{group}: release {release} is imported again from {folder}; what was edited there since is in it"
+    severity = "warning"
+    folder: str
+
+
 class ReleaseLoaded(Release, frozen=True):
     line = "{group}: release {release} loaded in {seconds}"
     seconds: float

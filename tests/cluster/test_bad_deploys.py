@@ -89,6 +89,11 @@ def test_code_that_does_not_start(cluster, start, word):
     assert word in result.stderr
 
 
+def test_a_canary_that_dies_of_itself_costs_no_request(cluster):
+    """For most of its time it is watched without work: 100 ms after its start nobody has a connection to it."""
+    unharmed(cluster, "VERSION = 'bad'\nfrom starts import dies_soon as start\n")
+
+
 def test_a_canary_that_does_not_last(cluster):
     """One that dies before `min_ready` has not taken over anything: the old workers are still the same."""
     before, number = cluster.pids("web"), cluster.group("web")["release"]
