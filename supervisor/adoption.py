@@ -80,6 +80,7 @@ class Adoption:
     def _bury_unborn(self) -> None:
         for process in self._processes():
             if not process.pid:
+                self.effects.balance.free(process.group, process.seat)
                 self.registry.forget(process)
                 self.turns.post(events.SpawnFailed(process.worker, "the master ended meanwhile", blameless=True))
 

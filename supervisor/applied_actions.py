@@ -145,8 +145,8 @@ def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
 
 def _killed(cluster: Cluster, place: Place) -> Cluster:
     worker = place.worker
-    why = worker.ending.why if worker.ending else ""
-    return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why))
+    why, at_once = (worker.ending.why, worker.ending.hasty) if worker.ending else ("", False)
+    return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why, at_once=at_once))
 
 
 def _give_up(cluster: Cluster, action: actions.GiveUp, now: float) -> Cluster:

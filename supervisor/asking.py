@@ -9,6 +9,7 @@ from .places import NoConfig, NoRunDir
 
 NOT_RUNNING = 4
 USAGE = 2
+GOES_ON = ("restart", "rollback", "reload", "await")
 
 
 def ask(
@@ -33,6 +34,10 @@ def ask(
             else:
                 show(out, err)
                 return code
+    except KeyboardInterrupt:
+        if verb in GOES_ON:
+            sys.stderr.write("\nbkd: what was asked for goes on; see bkd status; bkd rollback takes a restart back\n")
+        raise
     except BkdError as error:
         return say(error)
 

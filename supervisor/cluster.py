@@ -201,7 +201,7 @@ class Release(msgspec.Struct, frozen=True):
     number: int
     settings: GroupSection
     python: str = ""
-    cwd: str = ""
+    written: GroupSection | None = None
     interpreter: str = ""
     loader: Loader = Loader.ABSENT
     why: str = ""
@@ -234,12 +234,12 @@ class Stage(StrEnum):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What a release is made of: `settings` with the real folder as `cwd`, and the interpreter ("": bkd's own); `cwd`
-    and `interpreter` as the configuration has them."""
+    """What a release is made of: `settings` with links in `cwd` and in unix sockets' folders resolved, and the
+    interpreter ("": bkd's own); `written` and `interpreter`: the same as the configuration has them."""
 
     settings: GroupSection
     python: str = ""
-    cwd: str = ""
+    written: GroupSection | None = None
     interpreter: str = ""
 
 
@@ -274,7 +274,8 @@ class Roll(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a roll ended: at `stage` when it was aborted for `reason`; `left`: held slots that keep another release."""
+    """How a roll ended: at `stage` when it was aborted for `reason`; `left`: held slots that keep another release;
+    `serving`: slots that still did their work when it was aborted, -1 when that does not matter any more."""
 
     done: bool
     ticket: int
@@ -285,6 +286,7 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str = ""
     trace: str = ""
     left: tuple[str, ...] = ()
+    serving: int = -1
 
 
 class Breaker(msgspec.Struct, frozen=True):

@@ -85,7 +85,7 @@ class Commands:
             logger.exception("{} failed", request.command.verb[:40])
             finished = Finished(1, err="bkd: this is a fault of bkd; the master's log has it\n")
         if who > Role.VIEWER and (entry is None or entry.who > Role.VIEWER):
-            self._audit(request, "done" if finished.code == 0 else finished.err.strip() or f"exit code {finished.code}")
+            self._audit(request, _outcome(finished))
         request.finish(finished)
 
     def _audit(self, request: Request, outcome: str) -> None:
@@ -210,6 +210,12 @@ class Commands:
     def _workers(self, name: str) -> list[Worker]:
         slots = set(self._slots(name))
         return [worker for _, slot, worker in self._cluster.workers() if slot.name in slots]
+
+
+def _outcome(finished: Finished) -> str:
+    """For the journal, which has the rest of what happened already."""
+    lines = finished.err.strip().splitlines()
+    return "done" if finished.code == 0 else lines[-1][:300] if lines else f"exit code {finished.code}"
 
 
 def signal_number(text: str) -> int:

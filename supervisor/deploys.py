@@ -8,7 +8,7 @@ from typing import Any
 from ..ipc.errors import BkdError
 from ..ipc.message import Finished
 from . import events, reports, rolls
-from .cluster import Group, Origin, Outcome
+from .cluster import Group, Origin, Outcome, Stage
 from .desk import Desk, Request, UsageError
 from .fact import Fact
 from .facts import ReleaseFailed, ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RollMoved, WorkerReady
@@ -51,16 +51,19 @@ class Deploys:
         waiting = Waiting(slots={name: self._old(name) for name in slots}, progress=request.progress)
         for group in groups:
             waiting.tickets[group.name] = self.ask(group.name, why, hard=hard)
-            self._tell_queued(group.name, request)
+            self._tell_first(group.name, request)
         for name in slots:
             self.master.turns.post(events.Replaced(name, hard))
         self.master.turns.now()
         return await self._answer(request, waiting)
 
-    def _tell_queued(self, name: str, request: Request) -> None:
+    def _tell_first(self, name: str, request: Request) -> None:
+        """What was done before anybody could wait for it."""
         group = self.master.turns.cluster.groups[name]
         if group.queued is not None and group.roll is not None:
             request.progress(f"{name}: waits for the roll to release {group.roll.new}, which is {group.roll.stage}")
+        elif group.roll is not None and group.roll.stage == Stage.LOADING:
+            request.progress(f"{name}: loading release {group.roll.new}")
 
     async def rollback(self, request: Request) -> Finished:
         """Back to the release before, out of its zygote; in the middle of a roll, back to where it began."""
@@ -96,7 +99,7 @@ class Deploys:
     async def _answer(self, request: Request, waiting: Waiting) -> Finished:
         if request.arguments.get("no_wait"):
             names = [*waiting.tickets, *waiting.slots]
-            documents = [self._begun(name) for name in names]
+            documents = [self.begun(name) for name in names]
             return reports.finished(request, documents, 0, f"{', '.join(names)}: asked for; see bkd status\n", "")
         await self.see_through(request, waiting)
         return reports.verdict(request, waiting, self.master.turns.cluster, self.traces)
@@ -117,7 +120,8 @@ class Deploys:
         await self.see_through(request, waiting)
         return reports.verdict(request, waiting, self.master.turns.cluster, self.traces)
 
-    def _begun(self, name: str) -> dict[str, Any]:
+    def begun(self, name: str) -> dict[str, Any]:
+        """The row of a roll, or a fresh worker, that nobody waits for."""
         group = self.master.turns.cluster.groups.get(name)
         roll = group.roll if group is not None else None
         known = {"stage": str(roll.stage), "release": roll.new, "from": roll.old} if roll is not None else {}
@@ -138,8 +142,7 @@ class Deploys:
         """What the configuration says now is listened on before anything changes."""
         for group in groups:
             settings = self.master.config.workers.get(group.name, group.settings)
-            for text in settings.bind:
-                await self.listeners.web(text, self.master.config.base)
+            await self.listeners.all(origin(self.master.config, settings).settings.bind, self.master.config.base)
 
     async def wait(self, waiting: Waiting, *, alive: Callable[[], None] = lambda: None) -> None:
         """Until every roll has its outcome and every slot its fresh worker; each of their steps has its deadline.

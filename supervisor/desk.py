@@ -12,6 +12,7 @@ from .tasks import Tasks
 from .turns import Turns
 
 USAGE = 2
+PIECE = 1 << 16
 
 
 class UsageError(BkdError):
@@ -33,6 +34,10 @@ class Request:
         """A line for the terminal while the command goes on."""
         self.connection.send(Progress(err=f"{text}\n"), re=self.number)
 
+    def say(self, text: str) -> None:
+        """The same for standard output."""
+        self.connection.send(Progress(out=f"{text}\n"), re=self.number)
+
     def sign_of_life(self) -> None:
         """Nothing to say, but the master is there."""
         self.connection.send(Progress(), re=self.number)
@@ -42,8 +47,12 @@ class Request:
         self.connection.send(Progress(resume=resume), re=self.number)
 
     def finish(self, finished: Finished) -> None:
-        """The end."""
-        self.connection.send(finished, re=self.number)
+        """The end; what is too long for one message comes in pieces."""
+        for piece in _pieces(finished.out):
+            self.connection.send(Progress(out=piece), re=self.number)
+        for piece in _pieces(finished.err):
+            self.connection.send(Progress(err=piece), re=self.number)
+        self.connection.send(Finished(finished.code), re=self.number)
 
     def name(self) -> str:
         """The one group or slot that is meant."""
@@ -51,6 +60,10 @@ class Request:
         if not isinstance(name, str):
             raise UsageError("which group or slot? For example: web, or web.2")
         return name
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
 
 
 class Desk(Protocol):

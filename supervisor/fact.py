@@ -76,6 +76,11 @@ class Intrusion(Fact, frozen=True):
     count: int = 1
 
 
+def clean_lines(text: str) -> str:
+    """Several lines, each safe for a terminal."""
+    return "".join(f"{clean(line)}\n" for line in text.splitlines())
+
+
 def signal_name(number: int) -> str:
     """`SIGKILL` for 9; real-time signals have no names."""
     try:

@@ -141,9 +141,15 @@ class WorkerRetired(Process, frozen=True):
 
 
 class WorkerKilled(Process, frozen=True):
+    """`at_once`: it was not given time to end by itself."""
+
     line = "{slot} did not end in time and got SIGKILL: {why} (pid {pid})"
     severity = "warning"
     why: str
+    at_once: bool = False
+
+    def _text(self) -> str:
+        return f"{self.slot} gets SIGKILL: {self.why} (pid {self.pid})" if self.at_once else super()._text()
 
 
 class WorkerExited(Process, frozen=True):
@@ -272,22 +278,25 @@ class RollDone(Release, frozen=True):
 
 class RollAborted(Release, frozen=True):
     """The new release was not good enough; the old one goes on. `slot`: where that was seen; `trace`: its last words,
-    a traceback or the end of its log."""
+    a traceback or the end of its log; `serving`: slots that do their work, -1 when that does not matter any more."""
 
-    line = "{group}: release {release} was aborted while {stage}: {reason}; release {old} goes on serving"
+    line = "{group}: release {release} was aborted while {stage}: {reason}{rest}"
     severity = "error"
     old: int
     stage: str
     reason: str
     slot: str = ""
     trace: str = ""
+    serving: int = -1
 
     def about(self, name: str) -> bool:
         return name in (self.group, self.slot)
 
     def _text(self) -> str:
         stage = {"canary": "its canary was tried"}.get(self.stage, self.stage)
-        return self.line.format_map({**asdict(self), "stage": stage})
+        rests = {-1: "", 0: f"; release {self.old} stays, but no slot is ready: see bkd status"}
+        rest = rests.get(self.serving, f"; release {self.old} goes on serving")
+        return self.line.format_map({**asdict(self), "stage": stage, "rest": rest})
 
 
 class RolledBack(Release, frozen=True):

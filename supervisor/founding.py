@@ -31,4 +31,4 @@ def founded_group(settings: GroupSection, origin: Origin | None = None) -> Group
 
 def made(number: int, origin: Origin) -> Release:
     """A release of this origin, not loaded yet."""
-    return Release(number, origin.settings, origin.python, origin.cwd, origin.interpreter)
+    return Release(number, origin.settings, origin.python, origin.written, origin.interpreter)

@@ -12,6 +12,7 @@ from .registry import Process, Registry
 
 LINES = 40
 BYTES = 16 << 10
+TRACEBACK = "Traceback (most recent call last)"
 
 
 def with_last_words(fact: Fact, registry: Registry) -> Fact:
@@ -19,7 +20,10 @@ def with_last_words(fact: Fact, registry: Registry) -> Fact:
     if not isinstance(fact, RollAborted) or fact.trace or not fact.slot:
         return fact
     found = [p for p in registry.workers.values() if p.slot == fact.slot and p.release == fact.release]
-    return replace(fact, trace=last_words(found[-1])) if found else fact
+    if not found:
+        return fact
+    shared = any(p.slot == fact.slot and p.release != fact.release for p in registry.workers.values())
+    return replace(fact, trace=last_words(found[-1], shared=shared))
 
 
 def trace(fact: Fact, cluster: Cluster) -> str:
@@ -33,8 +37,9 @@ def trace(fact: Fact, cluster: Cluster) -> str:
     return "" if rolling else fact.trace
 
 
-def last_words(process: Process) -> str:
-    """At most LINES lines, "" when nothing can be read: the worker was silent, or prints into bkd's own output."""
+def last_words(process: Process, *, shared: bool) -> str:
+    """At most LINES lines, "" when nothing can be read: the worker was silent, or prints into bkd's own output.
+    Where another worker prints into the same log, only a traceback is surely worth showing."""
     if not process.log:
         return ""
     try:
@@ -45,4 +50,8 @@ def last_words(process: Process) -> str:
             lines = file.read(BYTES).decode(errors="replace").splitlines()[-LINES:]
     except OSError as error:
         return f"{process.log} cannot be read: {error.strerror}\n"
-    return "".join(f"{process.slot} | {clean(line)}\n" for line in lines)
+    starts = [number for number, line in enumerate(lines) if line.startswith(TRACEBACK)]
+    if shared:
+        lines = lines[starts[-1] :] if starts else []
+    shown = "".join(f"{process.slot} | {clean(line)}\n" for line in lines)
+    return shown or f"see bkd logs {process.slot}: pid {process.pid}\n"

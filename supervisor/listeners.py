@@ -5,7 +5,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ class Listeners:
                 raise ListenError(f"{text}: socket activation is not supported yet; give an address")
         except KeeperError as error:
             raise ListenError(f"cannot listen on {text}: {error}{_holder(address, error.errno)}") from error
+
+    async def all(self, texts: Iterable[str], base: str) -> None:
+        """Each of these; raises ListenError."""
+        for text in texts:
+            await self.web(text, base)
 
     @contextlib.contextmanager
     def reserving(self) -> Iterator[None]:

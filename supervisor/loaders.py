@@ -34,6 +34,7 @@ from .balance import Balance
 from .config.schema import GroupSection
 from .connection import Connection
 from .context import Context
+from .fact import clean_lines
 from .keeper import BLANK, BLANK_ENV
 from .keeperlink import KeeperError
 from .registry import LoaderProcess, Process, Registry
@@ -140,7 +141,7 @@ class Loaders:
         elif envelope.op == LoadFailed.op:
             failed = body(envelope, LoadFailed)
             self.imported(process.group, process.release, failed.files, process.worker, failed=True)
-            self.context.last_trace = failed.trace
+            self.context.last_trace = clean_lines(failed.trace)
             self.context.post(events.BootFailed(process.worker, failed.reason))
         else:
             raise FrameError(f"a loading worker may not say {envelope.op[:80]}")
@@ -271,8 +272,8 @@ class Loaders:
         )
 
     def _load_failed(self, loader: LoaderProcess, failed: LoadFailed) -> None:
-        self.context.last_trace = failed.trace
-        self._fail(loader, failed.reason, failed.trace)
+        self.context.last_trace = clean_lines(failed.trace)
+        self._fail(loader, failed.reason, self.context.last_trace)
 
     def _fail(self, loader: LoaderProcess, reason: str, trace: str = "") -> None:
         self._end(loader)

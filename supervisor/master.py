@@ -255,7 +255,8 @@ class Master:
         to = private_log(f"{self.run_dir}/log/bkd.log") if self.options.daemon else Terminal()
         colours = not self.options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
         as_json = self.config.log.format == "json"
-        logger.add(to, format=banner.log_format(colours), level="INFO", serialize=as_json, colorize=colours)
+        form = banner.log_format(colours)
+        logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
         for line in ignored(self.config):
             logger.warning("{}", line)
 

@@ -5,6 +5,7 @@ import os
 from msgspec.structs import replace
 
 from .cluster import Origin
+from .config.address import Unix, parse_address
 from .config.groups import below
 from .config.schema import Config, GroupSection
 
@@ -16,8 +17,18 @@ def origins(config: Config) -> dict[str, Origin]:
 
 def origin(config: Config, settings: GroupSection) -> Origin:
     """The origin of one group: what is loaded later, or again, comes from there even when a link has moved on."""
-    real = replace(settings, cwd=os.path.realpath(settings.cwd))
-    return Origin(real, _interpreter(config), settings.cwd, config.app.python)
+    bind = [_in_real_folder(text) for text in settings.bind]
+    real = replace(settings, cwd=os.path.realpath(settings.cwd), bind=bind)
+    return Origin(real, _interpreter(config), settings, config.app.python)
+
+
+def _in_real_folder(text: str) -> str:
+    """An address: the file of a unix socket lies in one folder, whichever links lead there."""
+    address = parse_address(text)
+    if not isinstance(address, Unix):
+        return text
+    folder, name = os.path.split(address.path)
+    return f"unix:{os.path.join(os.path.realpath(folder), name)}"
 
 
 def _interpreter(config: Config) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from loguru import logger
-from msgspec.structs import replace
 
 from ..ipc.errors import BkdError
 from ..ipc.message import ConfigChanged, Finished, Pace
@@ -52,14 +51,20 @@ class Reloads:
         try:
             if request.arguments.get("dry_run"):
                 return _answer(request, self._changes(self._read()), [], 0, "")
-            found, waiting = await self._begin(request.progress)
+            found, waiting = await self._begin(request.progress if _is_json(request) else request.say)
         except ConfigError as error:
             return Finished(USAGE, err=f"{error}\nbkd: nothing was changed\n")
         if request.arguments.get("no_wait"):
             self.master.tasks.run(self._over(found, waiting))
-            return _answer(request, found, [], 0, "")
+            return self._begun(request, found, waiting)
+        waiting.progress = request.progress
         await self._over(found, waiting, request)
         return self._verdict(request, found, waiting)
+
+    def _begun(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
+        left = _left(found)
+        rows = [self.deploys.begun(name) for name in waiting.tickets]
+        return _answer(request, found, rows, PARTLY if left else 0, "", left)
 
     async def by_signal(self) -> None:
         """SIGHUP: the same, told to the log."""
@@ -77,7 +82,6 @@ class Reloads:
             found = self._changes(new)
             progress(table(found) or "nothing has changed")
             waiting = await self._apply(found, new)
-        waiting.progress = progress
         return found, waiting
 
     def _read(self) -> Config:
@@ -89,7 +93,7 @@ class Reloads:
     def _changes(self, new: Config) -> list[Change]:
         cluster = self.master.turns.cluster
         releases = {name: group.release for name, group in cluster.groups.items() if group.roll is None}
-        made_of = {name: replace(r.settings, cwd=r.cwd or r.settings.cwd) for name, r in releases.items()}
+        made_of = {name: release.written or release.settings for name, release in releases.items()}
         found = changes(in_force(self.master.config, made_of), new, _counts(cluster))
         python, told = new.app.python, rolled(found)
         others = [name for name, r in releases.items() if r.interpreter != python and r.settings.kind != "command"]
@@ -109,9 +113,8 @@ class Reloads:
         if not found and config == master.config:
             return waiting
         with master.listeners.reserving():
-            await self._listen(config)
             before = master.context.ping_period
-            master.configure(config)
+            await self._listen(config)
             known = set(master.turns.cluster.groups)
             self._tell_policy(_in_the_way(master.turns.cluster, config))
             for name in sorted(rolled(found) & known & set(config.workers)):
@@ -119,7 +122,9 @@ class Reloads:
             waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
         if master.context.ping_period != before:
             self._send(Pace(master.context.ping_period))
-        master.tell(ConfigReloaded(changes=len(found)))
+        applied = [change for change in found if change.takes != "restart"]
+        if applied:
+            master.tell(ConfigReloaded(changes=len(applied)))
         master.remember()
         return waiting
 
@@ -139,25 +144,30 @@ class Reloads:
         missing = limits.too_few(sum(group.count for group in config.workers.values()))
         if missing:
             raise BkdError(missing)
+        moved = _moved(self.master.turns.cluster, config)
+        if moved:
+            raise BkdError(moved)
         faults = Faults()
         check_listeners(list(config.workers.values()), faults)
         if faults.found:
             raise ConfigError(config.path, faults.found)
 
     async def _listen(self, config: Config) -> None:
-        """New addresses are bound before anything else; if one cannot be, none is."""
+        """New addresses are bound before anything else; if one cannot be, or the configuration cannot be in force for
+        another reason, none is."""
         listeners, before = self.master.listeners, set(self.master.listeners.found)
         try:
-            for settings in config.workers.values():
-                for text in settings.bind:
-                    await listeners.web(text, config.base)
+            for made_of in origins(config).values():
+                await listeners.all(made_of.settings.bind, config.base)
+            self.master.configure(config)
         except BkdError:
             listeners.close(set(listeners.found) - before)
             raise
 
     async def _over(self, found: list[Change], waiting: Waiting, request: Request | None = None) -> None:
         """When all of it has come to its end, applications hear of it."""
-        if not found:
+        applied = [change.key for change in found if change.takes != "restart"]
+        if not applied:
             return
         staying = waiting.changing & set(_in_the_way(self.master.turns.cluster, self.master.config))
         waiting.changing -= staying
@@ -166,7 +176,7 @@ class Reloads:
             self._tell_policy(())
             waiting.changing |= staying
             await self._wait(waiting, request)
-        self._send(ConfigChanged([change.key for change in found]))
+        self._send(ConfigChanged(applied))
 
     async def _wait(self, waiting: Waiting, request: Request | None) -> None:
         if request is not None:
@@ -185,9 +195,8 @@ class Reloads:
         err = said.err + "".join(f"bkd: {name}: {self._why_not(name)}\n" for name in failed)
         waits = _in_the_way(self.master.turns.cluster, self.master.config)
         err += "".join(f"bkd: {name} stays until another group serves where it does\n" for name in waits)
-        left = [change.key for change in found if change.takes == "restart"]
-        if left:
-            err += f"bkd: not applied before `bkd stop` and `bkd start`: {', '.join(left)}\n"
+        left = _left(found)
+        err += left
         code = said.code if not failed else PARTLY if said.code != 1 else 1
         code = PARTLY if code == 0 and left else code
         return _answer(request, found, json.loads(said.out)["groups"] if _is_json(request) else [], code, said.out, err)
@@ -197,11 +206,28 @@ class Reloads:
         return failing(group) if group is not None and not group.leaving else ""
 
 
+def _left(found: list[Change]) -> str:
+    """A line about what is not in force yet, "" when all is."""
+    left = [change.key for change in found if change.takes == "restart"]
+    return f"bkd: not applied before `bkd stop` and `bkd start`: {', '.join(left)}\n" if left else ""
+
+
 def _in_the_way(cluster: Cluster, config: Config) -> tuple[str, ...]:
     """Groups that are to go and have an address that others are to have: they go when those have come."""
-    wanted = {text for settings in config.workers.values() for text in settings.bind}
+    wanted = {text for made_of in origins(config).values() for text in made_of.settings.bind}
     going = [group for name, group in cluster.groups.items() if name not in config.workers and not group.leaving]
     return tuple(group.name for group in going if wanted.intersection(group.release.settings.bind))
+
+
+def _moved(cluster: Cluster, config: Config) -> str:
+    """An address that goes from one group to another while both stay would be answered by both for a while."""
+    had = {text: group.name for group in cluster.groups.values() for text in group.release.settings.bind}
+    for name, made_of in origins(config).items():
+        for text in made_of.settings.bind:
+            other = had.get(text, name)
+            if other != name and other in config.workers:
+                return f"{text} is to go from {other} to {name}: take it from {other} first, reload, then give it"
+    return ""
 
 
 def _counts(cluster: Cluster) -> dict[str, int]:

@@ -67,7 +67,8 @@ def _trace(name: str, outcome: Outcome | None, traces: Traces) -> str:
 def _line(cluster: Cluster, name: str, outcome: Outcome) -> str:
     release, old, took = outcome.release, outcome.old, outcome.took
     if not outcome.done:
-        said = RollAborted(group=name, release=release, old=old, stage=str(outcome.stage), reason=outcome.reason)
+        stage, reason, serving = str(outcome.stage), outcome.reason, outcome.serving
+        said = RollAborted(group=name, release=release, old=old, stage=stage, reason=reason, serving=serving)
         return f"{said.describe()}\n"
     group, left = cluster.groups.get(name), list(outcome.left)
     workers = sum(1 for slot in group.eligible() if slot.serves) if group else 0

@@ -51,8 +51,11 @@ def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluste
 def _refused(cluster: Cluster, group: Group, wanted: Wanted, why: str) -> Cluster:
     """A roll that ends before it begins."""
     number, current = wanted.release, group.current
-    outcome = Outcome(False, wanted.ticket, number, current, Stage.LOADING, 0.0, why)
-    fact = RollAborted(group=group.name, release=number, old=current, stage=str(Stage.LOADING), reason=why)
+    serving = _serving(group, number)
+    outcome = Outcome(False, wanted.ticket, number, current, Stage.LOADING, 0.0, why, serving=serving)
+    fact = RollAborted(
+        group=group.name, release=number, old=current, stage=str(Stage.LOADING), reason=why, serving=serving
+    )
     return told(with_group(cluster, replace(group, outcome=outcome)), fact)
 
 
@@ -97,6 +100,7 @@ def aborted(cluster: Cluster, action: actions.AbortRoll, now: float) -> Cluster:
         reason=roll.fault,
         slot=roll.culprit,
         trace=roll.trace,
+        serving=_serving(group, roll.new),
     )
     return told(with_group(cluster, replace(group, current=roll.old, roll=roll, slots=slots)), fact)
 
@@ -154,8 +158,14 @@ def _ended(group: Group, *, done: bool, now: float) -> Group:
         reason=roll.fault,
         trace=roll.trace,
         left=tuple(slot.name for slot in held) if done else (),
+        serving=_serving(group, roll.new) if roll.stage == Stage.ABORTING else -1,
     )
     return replace(group, roll=None, outcome=outcome)
+
+
+def _serving(group: Group, but: int) -> int:
+    """The slots that do their work with another release than this one."""
+    return sum(any(not w.quiet and w.ready_at and w.release != but for w in s.staying) for s in group.slots.values())
 
 
 # -- what speaks against a new release

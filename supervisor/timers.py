@@ -28,8 +28,8 @@ class Timers:
         while self.master.turns.cluster.closing is None:
             await asyncio.sleep(self._pause())
             before, self._looked = self._looked, datetime.now(UTC)
-            for group in list(self.master.turns.cluster.groups.values()):
-                why = "" if group.leaving or group.roll is not None else self._due(group, before)
+            for group in self._groups():
+                why = self._due(group, before)
                 if why:
                     await self._restart(group, why)
 
@@ -43,7 +43,9 @@ class Timers:
         return min(LOOK, max(0.05, min(times, default=LOOK)))
 
     def _groups(self) -> list[Group]:
-        return list(self.master.turns.cluster.groups.values())
+        """Those that may be asked to roll now."""
+        groups = self.master.turns.cluster.groups.values()
+        return [group for group in groups if group.roll is None and not group.leaving]
 
     def _due(self, group: Group, before: datetime) -> str:
         """The setting whose time has come, "" for none."""

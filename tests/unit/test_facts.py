@@ -20,7 +20,7 @@ def exited(cause, *, code=None, signal=None, delay=None, reason="", uptime=3.2):
 
 
 def sample(kind: type[Fact]) -> Fact:
-    values = {int: 3, float: 4.0, str: "x", list[str]: ["x"]}
+    values = {int: 3, bool: True, float: 4.0, str: "x", list[str]: ["x"]}
     fields = msgspec.structs.fields(kind)
     return kind(**{field.name: values.get(field.type, {} if "dict" in str(field.type) else None) for field in fields})
 
@@ -73,11 +73,8 @@ def test_tags_are_kebab_case_and_differ():
             "info",
         ),
         (
-            facts.RollAborted(
-                group="web", release=2, old=1, stage="loading", reason="SyntaxError: invalid syntax (app.py, line 3)"
-            ),
-            "web: release 2 was aborted while loading: SyntaxError: invalid syntax (app.py, line 3); "
-            "release 1 goes on serving",
+            facts.RollAborted(group="web", release=2, old=1, stage="loading", reason="SyntaxError: line 3", serving=2),
+            "web: release 2 was aborted while loading: SyntaxError: line 3; release 1 goes on serving",
             "error",
         ),
         (facts.RolledBack(group="web", release=1), "web: release 1 serves alone again", "info"),
