@@ -12,6 +12,7 @@ from .deploys import Deploys
 from .desk import Desk
 
 LOOK = 30.0  # seconds: the wall clock may be set meanwhile
+AGAIN = 1.0
 LATE = 600.0  # seconds after which a time of day counts as missed
 
 
@@ -40,7 +41,8 @@ class Timers:
         at = [timetable.next_at(group.settings.restart_at, today) for group in self._groups()]
         times = [moment - now for moment in every if moment is not None]
         times += [(moment - today).total_seconds() for moment in at if moment is not None]
-        return min(LOOK, max(0.05, min(times, default=LOOK)))
+        rolling = any(group.roll is not None for group in self.master.turns.cluster.groups.values())
+        return min(AGAIN if rolling else LOOK, max(0.05, min(times, default=LOOK)))
 
     def _groups(self) -> list[Group]:
         """Those that may be asked to roll now."""
