@@ -106,6 +106,12 @@ class ForgetRelease(Action, frozen=True):
     release: int
 
 
+class MakeWay(Action, frozen=True):
+    """Those that take a group's addresses over have come: it is drained."""
+
+    group: str
+
+
 class ForgetGroup(Action, frozen=True):
     """Nothing is left of a group that is no longer in the configuration."""
 

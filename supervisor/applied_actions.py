@@ -33,6 +33,7 @@ from .facts import (
     WorkerRetired,
     WorkerWorn,
 )
+from .resizing import left
 from .rows import Place, find, told, with_group, with_slot, with_worker, without_worker
 
 
@@ -195,6 +196,10 @@ def _forget_release(cluster: Cluster, action: actions.ForgetRelease, now: float)
     return with_group(cluster, replace(group, releases=releases))
 
 
+def _make_way(cluster: Cluster, action: actions.MakeWay, now: float) -> Cluster:
+    return left(cluster, cluster.groups[action.group], now)
+
+
 def _forget_group(cluster: Cluster, action: actions.ForgetGroup, now: float) -> Cluster:
     return replace(cluster, groups={name: group for name, group in cluster.groups.items() if name != action.group})
 
@@ -218,6 +223,7 @@ _CHANGES: dict[type[actions.Action], Callable[[Cluster, Any, float], Cluster]] =
     actions.AbortRoll: rollouts.aborted,
     actions.FinishRoll: rollouts.finished_roll,
     actions.ForgetRelease: _forget_release,
+    actions.MakeWay: _make_way,
     actions.ForgetGroup: _forget_group,
     actions.Ask: _stepped(Step.ASKED),
     actions.Terminate: _stepped(Step.TERMED),

@@ -23,7 +23,6 @@ from .cluster import (
     Slot,
     Step,
     Worker,
-    slot_names,
 )
 from .facts import (
     PreloadOff,
@@ -41,6 +40,7 @@ from .facts import (
     WorkerWorn,
 )
 from .founding import founded_group
+from .resizing import left, resized
 from .rows import find, forgiven, told, with_group, with_release, with_slot, with_worker
 
 SLEEPY = 0.05
@@ -219,41 +219,27 @@ def _scaled(cluster: Cluster, event: events.Scaled, now: float) -> Cluster:
     group = cluster.groups.get(event.group)
     if group is None or group.leaving:
         return cluster
-    cluster = with_group(cluster, _resized(group, event.count))
+    cluster = with_group(cluster, resized(group, event.count))
     return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
-
-
-def _resized(group: Group, count: int) -> Group:
-    wanted = slot_names(group.name, count)
-    kept = {name: slot for name, slot in group.slots.items() if name in wanted or slot.workers}
-    slots = {name: replace(slot, retired=name not in wanted) for name, slot in kept.items()}
-    slots |= {name: Slot(name) for name in wanted if name not in slots}
-    return replace(group, count=count, slots=slots)
 
 
 def _reconfigured(cluster: Cluster, event: events.Reconfigured, now: float) -> Cluster:
     """What a process was started with stays its release's affair; a roll brings it up to date."""
     for name in cluster.groups:
-        if name not in event.groups and name not in event.staying:
-            cluster = _left(cluster, cluster.groups[name], now)
+        if name in event.makes_way:
+            cluster = with_group(cluster, replace(cluster.groups[name], makes_way=event.makes_way[name]))
+        elif name not in event.groups:
+            cluster = left(cluster, cluster.groups[name], now)
     for name, settings in event.groups.items():
         group = cluster.groups.get(name)
         if group is None:
             cluster = with_group(cluster, replace(founded_group(settings, event.origins.get(name)), late=True))
             cluster = told(cluster, facts.GroupAdded(group=name, count=settings.count))
         else:
-            cluster = with_group(cluster, replace(group, settings=settings))
+            cluster = with_group(cluster, replace(group, settings=settings, makes_way=()))
             if group.count != settings.count:
                 cluster = _scaled(cluster, events.Scaled(name, settings.count), now)
     return replace(cluster, ping=event.ping, exit_when_failed=event.exit_when_failed, judged_from=now)
-
-
-def _left(cluster: Cluster, group: Group, now: float) -> Cluster:
-    if group.leaving:
-        return cluster
-    group = rollouts.ended_by_stop(group, "the group was removed from the configuration", now)
-    cluster = with_group(cluster, replace(_resized(group, 0), leaving=True))
-    return told(cluster, facts.GroupRemoved(group=group.name))
 
 
 def _replaced(cluster: Cluster, event: events.Replaced, now: float) -> Cluster:

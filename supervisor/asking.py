@@ -1,5 +1,6 @@
 """One command of the command line: find the cluster, ask, print, and give the exit code. Cheap to import."""
 
+import os
 import sys
 from typing import Any
 
@@ -58,6 +59,6 @@ def show(out: str, err: str) -> None:
         sys.stderr.write(err)
         sys.stderr.flush()
     except BrokenPipeError:
-        sys.stderr.close()
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - whoever read has seen enough
     except OSError as error:
         raise BkdError(f"standard output cannot be written: {error.strerror}") from error

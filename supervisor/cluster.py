@@ -300,7 +300,7 @@ class Group(msgspec.Struct, frozen=True):
     """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release its slots should have, `newest`
     the highest number a release ever had; `proven`: one of its workers has been ready; `asked`: the last ticket given
     to a request for a roll; `rolled_at`: when it last came onto a release; `leaving`: the configuration has it no more;
-    `late`: it came by a reload."""
+    `late`: it came by a reload; `makes_way`: the groups that take its addresses over, after whose coming it goes."""
 
     name: str
     settings: GroupSection
@@ -318,6 +318,7 @@ class Group(msgspec.Struct, frozen=True):
     rolled_at: float = 0.0
     leaving: bool = False
     late: bool = False
+    makes_way: tuple[str, ...] = ()
 
     @property
     def release(self) -> Release:

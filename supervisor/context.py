@@ -26,6 +26,7 @@ class Context:
     files: bool
     post: Callable[[Event], None]
     release: Callable[[str, int], Release]
+    paced: Callable[[str, float], float]
     is_last: Callable[[int], bool]
     listeners: dict[str, int] = field(default_factory=dict)
     blank: int = 0
@@ -43,6 +44,10 @@ class Context:
     def log_path(self, name: str) -> str:
         """The file that a process's output is appended to; "" when it inherits bkd's own."""
         return str(Path(self.run_dir, "log", f"{name}.log")) if self.files else ""
+
+    def pace(self, group: str) -> float:
+        """Seconds between heartbeats in this group now."""
+        return self.paced(group, self.ping_period)
 
     @property
     def ping_period(self) -> float:

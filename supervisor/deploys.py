@@ -9,6 +9,7 @@ from ..ipc.errors import BkdError
 from ..ipc.message import Finished
 from . import events, reports, rolls
 from .cluster import Group, Origin, Outcome, Stage
+from .config.units import format_duration
 from .desk import Desk, Request, UsageError
 from .fact import Fact
 from .facts import ReleaseFailed, ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RollMoved, WorkerReady
@@ -158,8 +159,23 @@ class Deploys:
                 if loop.time() - signs >= SIGN_OF_LIFE:
                     signs = loop.time()
                     alive()
+                    self._tell_draining(waiting)
         finally:
             del self._waiting[waiting]
+
+    def _tell_draining(self, waiting: Waiting) -> None:
+        """Why it takes so long: old workers finish what they have begun."""
+        for name in waiting.tickets:
+            group = self.master.turns.cluster.groups.get(name)
+            if group is None or group.roll is None:
+                continue
+            ending = [w for slot in group.slots.values() for w in slot.workers if w.ending is not None]
+            open_there = sum(worker.pulse.in_flight for worker in ending if worker.pulse is not None)
+            if ending:
+                limit = format_duration(group.settings.drain)
+                waiting.progress(
+                    f"{name}: {len(ending)} old workers finish {open_there} requests; they have {limit} for it (drain)"
+                )
 
     # -- names
 

@@ -146,10 +146,17 @@ class Effects:
     def welcome(self, process: Process) -> None:
         """A worker has found this master: what it may not know yet."""
         context = self.context
-        if process.connection is not None and (context.repaced or context.adopting):
-            process.connection.send(Pace(context.ping_period))
+        pace = context.pace(process.group)
+        if process.connection is not None and (context.repaced or context.adopting or pace != context.ping_period):
+            process.connection.send(Pace(pace))
         self.admit_again(process)
         self.ask_again(process)
+
+    def repace(self, group: str) -> None:
+        """Heartbeats at the pace that the group has now."""
+        for process in self.registry.workers.values():
+            if process.group == group and process.connection is not None:
+                process.connection.send(Pace(self.context.pace(group)))
 
     def ask_again(self, process: Process) -> None:
         """The drain order, now or as soon as the worker has found this master; it is obeyed once."""

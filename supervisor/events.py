@@ -181,13 +181,13 @@ class RollCalledOff(Event, frozen=True):
 
 class Reconfigured(Event, frozen=True):
     """The configuration is another one: groups come and go, and what can change while a process runs has changed.
-    `staying`: groups that are to go, but not yet."""
+    `makes_way`: groups that are to go, when others have come that take their addresses over."""
 
     groups: dict[str, GroupSection]
     ping: PingSection
     origins: dict[str, Origin]
-    staying: tuple[str, ...] = ()
     exit_when_failed: bool = False
+    makes_way: dict[str, tuple[str, ...]] = {}
 
 
 class StopAsked(Event, frozen=True):

@@ -8,6 +8,7 @@ from ..ipc.message import BootFailed, Command, Envelope, Hello, Imported, Ping, 
 from . import events, procfs
 from .commands import Commands
 from .connection import Connection
+from .fact import clean_lines
 from .loaders import Loaders
 from .registry import LoaderProcess, Process, Registry
 from .roles import Role
@@ -88,7 +89,9 @@ class Hall:
                 files = body(envelope, Imported).files
                 self.loaders.imported(process.group, process.release, files, process.worker)
             case BootFailed.op:
-                self.post(events.BootFailed(process.worker, body(envelope, BootFailed).reason))
+                failed = body(envelope, BootFailed)
+                process.words = clean_lines(failed.trace)
+                self.post(events.BootFailed(process.worker, failed.reason))
             case _:
                 raise FrameError(f"a worker may not say {envelope.op[:80]}")
 

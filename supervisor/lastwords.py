@@ -23,7 +23,7 @@ def with_last_words(fact: Fact, registry: Registry) -> Fact:
     if not found:
         return fact
     shared = any(p.slot == fact.slot and p.release != fact.release for p in registry.workers.values())
-    return replace(fact, trace=last_words(found[-1], shared=shared))
+    return replace(fact, trace=found[-1].words or last_words(found[-1], shared=shared))
 
 
 def trace(fact: Fact, cluster: Cluster) -> str:
@@ -54,4 +54,4 @@ def last_words(process: Process, *, shared: bool) -> str:
     if shared:
         lines = lines[starts[-1] :] if starts else []
     shown = "".join(f"{process.slot} | {clean(line)}\n" for line in lines)
-    return shown or f"see bkd logs {process.slot}: pid {process.pid}\n"
+    return shown or f"it said nothing of its own; see bkd logs {process.slot}\n"

@@ -32,7 +32,7 @@ from .context import Context
 from .deploys import Deploys
 from .effects import Effects
 from .fact import Fact
-from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted
+from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted, RollDone, RolledBack
 from .founding import founded
 from .hall import Hall
 from .housekeeping import Housekeeping
@@ -47,6 +47,7 @@ from .places import NoRunDir
 from .registry import Registry
 from .reloads import Reloads
 from .roles import admit_groups
+from .rolls import pace
 from .rows import addresses, find, has_siblings
 from .server import Server
 from .setup import Options, exit_when_failed, read_config, run_dir_of
@@ -144,6 +145,7 @@ class Master:
             files=self.files,
             post=self.turns.post,
             release=lambda group, number: self.turns.cluster.groups[group].releases[number],
+            paced=lambda group, period: pace(self.turns.cluster.groups[group], period),
             is_last=self._is_last,
             listeners=self.listeners.found,
             blank=born["blank"],
@@ -277,6 +279,8 @@ class Master:
         self.journal.write(fact)
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
+        if isinstance(fact, RollDone | RolledBack):
+            self.effects.repace(fact.group)
         below = trace(fact, self.turns.cluster)
         if below:
             logger.error("{}", below.rstrip())

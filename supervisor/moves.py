@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from . import actions
 from .cluster import Cause, Group, Loader, Phase, Release, Slot, Stage, Worker
-from .rolls import finished, probation, target, tries_quietly
+from .rolls import finished, has_proven, target, tries_quietly
 from .watch import Watch
 
 DRAINING_LEAST, DRAINING_SHARE = 2, 4
@@ -75,9 +75,8 @@ class Moves:
     def _take_over(self, slot: Slot, fresh: Worker, others: list[Worker]) -> Iterator[actions.Action]:
         """The others go when the worker is ready, and if it is the first of its release, when it has been so for long
         enough."""
-        if fresh.phase == Phase.READY and (
-            not self._is_canary(slot) or self.watch.due(fresh.ready_at + probation(self.group))
-        ):
+        trial = self._is_canary(slot)
+        if has_proven(self.group, fresh, self.watch) if trial else fresh.phase == Phase.READY:
             yield from self._retire(slot, others)
 
     def _retire(self, slot: Slot, workers: list[Worker], *, hasty: bool = False) -> Iterator[actions.Action]:

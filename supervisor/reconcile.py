@@ -40,6 +40,9 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
         if not group.leaving and breaker.should_open(group.breaker, group.count, watch.now):
             yield actions.OpenBreaker(group.name)
             return
+        if group.makes_way and all(rolls.has_come(cluster.groups.get(name), watch) for name in group.makes_way):
+            yield actions.MakeWay(group.name)
+            return
         ahead = [*rolls.progress(group, watch)]
         if ahead:
             yield from ahead

@@ -14,7 +14,7 @@ EARLY = 1000
 class Process:
     """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
     environment; `seat`: its place in the balance page; `quiet`: it starts without work; `admitted`: it is to take work;
-    `asked`: it is to drain."""
+    `asked`: it is to drain; `words`: what it said of its own failure."""
 
     worker: int
     group: str
@@ -33,6 +33,7 @@ class Process:
     quiet: bool = False
     admitted: bool = False
     log_offset: int = 0
+    words: str = ""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from loguru import logger
 
 from ..ipc.errors import BkdError
-from ..ipc.message import ConfigChanged, Finished, Pace
+from ..ipc.message import ConfigChanged, Finished
 from . import events, limits
 from .changes import Change, applicable, changes, in_force, other_interpreter, rolled, table
 from .cluster import Cluster
@@ -121,18 +121,18 @@ class Reloads:
                 waiting.tickets[name] = self.deploys.ask(name, "bkd reload")
             waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
         if master.context.ping_period != before:
-            self._send(Pace(master.context.ping_period))
+            for name in master.turns.cluster.groups:
+                master.effects.repace(name)
         applied = [change for change in found if change.takes != "restart"]
         if applied:
             master.tell(ConfigReloaded(changes=len(applied)))
         master.remember()
         return waiting
 
-    def _tell_policy(self, staying: tuple[str, ...]) -> None:
+    def _tell_policy(self, makes_way: dict[str, tuple[str, ...]]) -> None:
         master, config = self.master, self.master.config
-        event = events.Reconfigured(
-            config.workers, config.ping, origins(config), staying, exit_when_failed(config, master.keeper_pid)
-        )
+        failed = exit_when_failed(config, master.keeper_pid)
+        event = events.Reconfigured(config.workers, config.ping, origins(config), failed, makes_way)
         master.turns.post(event)
         master.turns.now()
 
@@ -169,13 +169,7 @@ class Reloads:
         applied = [change.key for change in found if change.takes != "restart"]
         if not applied:
             return
-        staying = waiting.changing & set(_in_the_way(self.master.turns.cluster, self.master.config))
-        waiting.changing -= staying
         await self._wait(waiting, request)
-        if staying and not any(self._why_not(name) for name in waiting.changing):
-            self._tell_policy(())
-            waiting.changing |= staying
-            await self._wait(waiting, request)
         self._send(ConfigChanged(applied))
 
     async def _wait(self, waiting: Waiting, request: Request | None) -> None:
@@ -184,7 +178,7 @@ class Reloads:
         else:
             await self.deploys.wait(waiting)
 
-    def _send(self, message: ConfigChanged | Pace) -> None:
+    def _send(self, message: ConfigChanged) -> None:
         for process in self.master.registry.workers.values():
             if process.connection is not None:
                 process.connection.send(message)
@@ -193,7 +187,7 @@ class Reloads:
         said = verdict(request, waiting, self.master.turns.cluster, self.deploys.traces)
         failed = [name for name in sorted(waiting.changing) if self._why_not(name)]
         err = said.err + "".join(f"bkd: {name}: {self._why_not(name)}\n" for name in failed)
-        waits = _in_the_way(self.master.turns.cluster, self.master.config)
+        waits = [group.name for group in self.master.turns.cluster.groups.values() if group.makes_way]
         err += "".join(f"bkd: {name} stays until another group serves where it does\n" for name in waits)
         left = _left(found)
         err += left
@@ -212,11 +206,15 @@ def _left(found: list[Change]) -> str:
     return f"bkd: not applied before `bkd stop` and `bkd start`: {', '.join(left)}\n" if left else ""
 
 
-def _in_the_way(cluster: Cluster, config: Config) -> tuple[str, ...]:
-    """Groups that are to go and have an address that others are to have: they go when those have come."""
-    wanted = {text for made_of in origins(config).values() for text in made_of.settings.bind}
+def _in_the_way(cluster: Cluster, config: Config) -> dict[str, tuple[str, ...]]:
+    """Groups that are to go and have addresses that others are to have: they go when those have come."""
+    wanted = {name: set(made_of.settings.bind) for name, made_of in origins(config).items()}
     going = [group for name, group in cluster.groups.items() if name not in config.workers and not group.leaving]
-    return tuple(group.name for group in going if wanted.intersection(group.release.settings.bind))
+    others = {
+        group.name: tuple(name for name, bind in wanted.items() if bind.intersection(group.release.settings.bind))
+        for group in going
+    }
+    return {name: takers for name, takers in others.items() if takers}
 
 
 def _moved(cluster: Cluster, config: Config) -> str:

@@ -7,6 +7,8 @@ from .cluster import Group, Loader, Phase, Release, Roll, Slot, Stage, Worker
 from .watch import Watch
 
 DEAD_WEIGHT = frozenset({Loader.UNSAFE, Loader.FAILED})
+BEATS, FASTEST = 5, 0.1  # heartbeats in the time that a worker is watched; seconds between them at least
+SILENCE, SHORTEST_SILENCE = 2.5, 0.3  # heartbeats, and seconds, that one who is well may be silent
 HELD = "every slot is held"
 QUIET = 0.8  # of the time that a canary is watched, the part without work
 TAKING_BACK = 30.0  # seconds beyond its own limits that a way back may take before the roll counts as over
@@ -47,6 +49,38 @@ def may_serve(group: Group, slot: Slot, worker: Worker, watch: Watch) -> bool:
     return not quiet or watch.due(worker.ready_at + QUIET * probation(group))
 
 
+def pace(group: Group, period: float) -> float:
+    """Seconds between the heartbeats of a group: while a release is on trial often enough to judge it in time."""
+    if group.roll is None or not probation(group):
+        return period
+    return min(period, max(FASTEST, probation(group) / BEATS))
+
+
+def has_proven(group: Group, worker: Worker, watch: Watch) -> bool:
+    """Whether a worker has been ready for long enough, and its main loop has turned until about the end of that."""
+    time = probation(group)
+    if worker.phase != Phase.READY or not watch.due(worker.ready_at + time):
+        return False
+    beat = pace(group, time)
+    if not worker.watched or worker.progress >= worker.ready_at + time - max(SILENCE * beat, SHORTEST_SILENCE):
+        return True
+    watch.due(watch.now + max(beat, FASTEST))
+    return False
+
+
+def has_come(group: Group | None, watch: Watch) -> bool:
+    """Whether a group that takes another's addresses over does its work; one that is gone is waited for no more."""
+    if group is None:
+        return True
+    ready = [_is_well(group, slot, watch) for slot in group.slots.values()]
+    return all(ready) and group.roll is None
+
+
+def _is_well(group: Group, slot: Slot, watch: Watch) -> bool:
+    since = [w.ready_at for w in slot.staying if w.phase == Phase.READY]
+    return slot.done or slot.held or any(watch.due(at + group.settings.min_ready) for at in since)
+
+
 def moved(group: Group) -> int:
     """How many slots have come onto the new release."""
     return sum(1 for slot in group.eligible() if _arrived(group, slot))
@@ -79,10 +113,7 @@ def _canary(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
     slot = group.slots.get(roll.canary)
     if slot is None or slot.retired or slot.held:
         yield from _another_canary(group)
-    elif finished(slot, roll) or any(
-        worker.release == roll.new and worker.phase == Phase.READY and watch.due(worker.ready_at + probation(group))
-        for worker in slot.staying
-    ):
+    elif finished(slot, roll) or any(w.release == roll.new and has_proven(group, w, watch) for w in slot.staying):
         yield actions.AdvanceRoll(group.name, Stage.ROLLING)
 
 
@@ -146,7 +177,7 @@ def _arrived(group: Group, slot: Slot) -> bool:
 
 
 def _settled(group: Group, slot: Slot, watch: Watch) -> bool:
-    return all(watch.due(worker.ready_at + probation(group)) for worker in slot.staying)
+    return all(has_proven(group, worker, watch) for worker in slot.staying)
 
 
 # -- releases
@@ -203,4 +234,4 @@ def no_way_back(group: Group) -> str:
         return "its workers import the application themselves (preload is off), so no release is kept loaded"
     if not group.settings.keep_releases:
         return "keep_releases = 0, so no release is kept loaded"
-    return f"no release before {group.current} is loaded"
+    return f"no release before {group.current} is loaded (one that listened elsewhere is not kept)"

@@ -123,7 +123,8 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, A
 
 def _shown(slot: Slot) -> Worker | None:
     """The worker that serves in this slot; of those that do not, the newest."""
-    staying = [worker for worker in slot.staying if worker.phase == Phase.READY] or slot.staying or list(slot.workers)
+    serving = [worker for worker in slot.staying if worker.phase == Phase.READY and not worker.quiet]
+    staying = serving or slot.staying or list(slot.workers)
     return staying[-1] if staying else None
 
 

@@ -47,7 +47,7 @@ class Waiting:
         self._since = now if self._since is None else self._since
         rolls = [name for name in self.tickets if not self._is_answered(cluster, name)]
         slots = [name for name in self.slots if not self._is_settled(cluster, name, now)]
-        changing = [name for name in self.changing if is_changing(cluster.groups.get(name), now)]
+        changing = [name for name in self.changing if is_changing(cluster, name, now)]
         if cluster.closing is not None:
             self.missed |= dict.fromkeys([*rolls, *slots], "the cluster stops")
             return False
@@ -85,10 +85,14 @@ def is_fresh(cluster: Cluster, name: str, old: set[int]) -> bool:
     return slot is None or (slot.is_up and not any(worker.id in old for worker in slot.workers))
 
 
-def is_changing(group: Group | None, now: float) -> bool:
-    """Whether a group that comes has not shown yet whether it can stay, or one that goes is still there."""
+def is_changing(cluster: Cluster, name: str, now: float) -> bool:
+    """Whether a group that comes has not shown yet whether it can stay, or one that goes is still there; one that makes
+    way for another that fails stays."""
+    group = cluster.groups.get(name)
     if group is None:
         return False
+    if group.makes_way:
+        return not any(failing(cluster.groups[other]) for other in group.makes_way if other in cluster.groups)
     return group.leaving or not (failing(group) or all(_stays(group, slot, now) for slot in group.slots.values()))
 
 

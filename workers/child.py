@@ -19,7 +19,7 @@ from ..ipc.processes import redirect
 from .marker import mark
 from .pulse import Pulse
 from .supervision import Supervision
-from .trace import one_line
+from .trace import one_line, told
 
 PATIENCE = 2.0
 Serve = Callable[[list[socket.socket], Supervision, int], int]
@@ -47,7 +47,7 @@ def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
         code = _exit_code(end)
     except BaseException as error:  # noqa: BLE001 - the traceback is the worker's last word
         traceback.print_exc()
-        pulse.failed(one_line(error))
+        pulse.failed(one_line(error), told(error))
     finally:
         pulse.finish()
         _end(code)

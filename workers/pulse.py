@@ -22,6 +22,7 @@ from ..ipc.link import Link
 from ..ipc.processes import redirect, start_time
 from .sources import Sources
 from .supervision import Load
+from .trace import LONGEST_TRACE
 
 CONNECT_LIMIT = 5.0
 QUICK_BOOT = 0.03
@@ -70,7 +71,7 @@ class Pulse:
         self._measure: Callable[[], Load] = Load
         self._ready = self._draining = False
         self._told_ready, self._told_failed = threading.Event(), threading.Event()
-        self._boot_error = ""
+        self._boot_error = self._boot_trace = ""
         self._quiet = order.quiet
         self._on_serve: Callable[[], None] | None = None
         self._drain: message.Drain | None = None
@@ -103,9 +104,9 @@ class Pulse:
         self._retitle("ready")
         os.eventfd_write(self._wake, 1)
 
-    def failed(self, reason: str) -> None:
-        """The work cannot be begun; the process will end."""
-        self._boot_error = reason
+    def failed(self, reason: str, trace: str = "") -> None:
+        """The work cannot be done; the process will end."""
+        self._boot_error, self._boot_trace = reason, trace[-LONGEST_TRACE:]
         os.eventfd_write(self._wake, 1)
 
     def on_serve(self, callback: Callable[[], None]) -> bool:
@@ -194,7 +195,7 @@ class Pulse:
             link.send(message.Ready())
             self._told_ready.set()
         if self._boot_error and not self._told_failed.is_set():
-            link.send(message.BootFailed(self._boot_error))
+            link.send(message.BootFailed(self._boot_error, self._boot_trace))
             self._told_failed.set()
 
     def _tell_imported(self, link: Link) -> None:

@@ -24,8 +24,8 @@ class Supervision(Protocol):
     def ready(self) -> None:
         """The work is being done from now on."""
 
-    def failed(self, reason: str) -> None:
-        """The work cannot be begun; the process will end. `reason` is one line for people."""
+    def failed(self, reason: str, trace: str = "") -> None:
+        """The work cannot be done; the process will end. `reason` is one line for people, `trace` the rest of it."""
 
     def on_serve(self, callback: Callable[[], None]) -> bool:
         """Whether work is not to be taken yet. Then `callback` is called in the heartbeat thread when it may be."""

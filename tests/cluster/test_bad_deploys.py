@@ -1,5 +1,7 @@
 """Code that cannot be served is told, with exit 1 and the reason, and the old code never stops serving."""
 
+import time
+
 import pytest
 
 from .clients import Load, command, deploy, finished, outcome, reached, releases, served, stage, waiting, write, zygotes
@@ -92,6 +94,20 @@ def test_code_that_does_not_start(cluster, start, word):
 def test_a_canary_that_dies_of_itself_costs_no_request(cluster):
     """For most of its time it is watched without work: 100 ms after its start nobody has a connection to it."""
     unharmed(cluster, "VERSION = 'bad'\nfrom starts import dies_soon as start\n")
+
+
+def test_a_canary_whose_loop_is_blocked_does_not_pass(cluster):
+    """Ready is not enough: its heartbeats have to say that its main loop still turns. It is taken back on demand."""
+    before = cluster.pids("web")
+    deploy(cluster, "bad", "from starts import blocks_soon as start")
+    restart = command(cluster, "restart", "--json", "web")
+    reached(cluster, "canary")
+    until(lambda: "blocked" in cluster.log("web.1"))
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > 1.0)
+    assert stage(cluster) == "canary"
+    assert cluster.bkd("rollback", "web").returncode == 0
+    assert (finished(restart).returncode, cluster.pids("web")) == (1, before)
 
 
 def test_a_canary_that_does_not_last(cluster):

@@ -75,7 +75,7 @@ class Checks:
         closing = self.world.cluster.closing
         if isinstance(action, actions.Kill):
             record = self.records[action.worker]
-            return not (record.verdict in NO_TERM or record.hasty or (closing and closing.hasty))
+            return not (record.verdict in NO_TERM or record.hasty or record.again or (closing and closing.hasty))
         if isinstance(action, actions.DropLoader):
             loader = self.world.cluster.groups[action.group].releases[action.release].loader
             needed = self.rolls.needed(self.world.cluster.groups[action.group], action.release)
@@ -226,6 +226,7 @@ class Checks:
             self._charge(before, event, after)
         if isinstance(event, events.Adopted):
             for record in self.records.values():
+                record.again = record.again or record.killed is not None
                 record.killed = None
         for name, group in after.groups.items():
             if group is not before.groups.get(name):

@@ -40,14 +40,16 @@ MUTANTS = {
     "held slots are moved": Mutant("moves", "if slot.held:", "if False:"),
     "a wedged zygote is kept": Mutant("reconcile", "ORDER_LIMIT = 5.0", "ORDER_LIMIT = 5000.0"),
     "any ready worker passes for the canary": Mutant(
-        "rolls", "worker.release == roll.new and worker.phase == Phase.READY", "worker.phase == Phase.READY"
+        "rolls", "w.release == roll.new and has_proven(group, w, watch)", "has_proven(group, w, watch)"
     ),
     "the canary is not watched": Mutant(
         "rolls",
-        "worker.phase == Phase.READY and watch.due(worker.ready_at + probation(group))",
-        "worker.phase == Phase.READY",
+        "if worker.phase != Phase.READY or not watch.due(worker.ready_at + time):",
+        "if worker.phase != Phase.READY:",
     ),
-    "drained before the successor is ready": Mutant("moves", "if fresh.phase == Phase.READY and (", "if (True or"),
+    "drained before the successor is ready": Mutant(
+        "moves", "has_proven(self.group, fresh, self.watch) if trial else fresh.phase == Phase.READY", "True"
+    ),
     "surge unbounded": Mutant("moves", "elif self._second > 0:", "elif True:"),
     "recycling all at once": Mutant(
         "moves", "RECYCLED_LEAST, RECYCLED_SHARE = 1,", "RECYCLED_LEAST, RECYCLED_SHARE = 99,"

@@ -11,7 +11,8 @@ class Broken(AssertionError):
 
 @dataclass
 class Record:
-    """What was done to a worker, when; `ready`: since when it is; `hasty`: it may be killed at once."""
+    """What was done to a worker, when; `ready`: since when it is; `hasty`: it may be killed at once;
+    `again`: it was killed by a master that died over it."""
 
     ready: float | None = None
     condemned: float | None = None
@@ -21,6 +22,7 @@ class Record:
     asked: float | None = None
     termed: float | None = None
     killed: float | None = None
+    again: bool = False
 
 
 def expect(holds: bool, text: str) -> None:

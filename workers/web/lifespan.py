@@ -23,9 +23,9 @@ class Lifespan:
         return self._steps.state
 
     @property
-    def reason(self) -> str:
-        """Why the application cannot start, as it said itself."""
-        return self._steps.reason if isinstance(self._steps, _Steps) else ""
+    def failure(self) -> tuple[str, str]:
+        """Why the application cannot start, as it said itself: in a line, and the whole of it."""
+        return self._steps.failure if isinstance(self._steps, _Steps) else ("", "")
 
     async def start(self) -> bool:
         """False when the application said that it cannot start."""
@@ -43,12 +43,13 @@ class Lifespan:
 
 
 class _Steps(LifespanOn):
-    reason = ""
+    failure = ("", "")
 
     async def send(self, message: LifespanSendMessage) -> None:
         """uvicorn logs the whole message, which the application's logging may take elsewhere: the gist to stderr."""
         if message["type"] == "lifespan.startup.failed":
             lines = message.get("message", "").strip().splitlines() or ["it gave no reason"]
-            self.reason = f"the application's startup failed: {lines[-1]}"
-            sys.stderr.write(f"{self.reason}\n")
+            reason = f"the application's startup failed: {lines[-1]}"
+            self.failure = (reason, message.get("message", ""))
+            sys.stderr.write(f"{reason}\n")
         await super().send(message)

@@ -72,7 +72,8 @@ class Server:
 
     async def _life(self) -> int:
         if not await self._lifespan.start():
-            self._supervision.failed(self._lifespan.reason or "the application's startup failed")
+            reason, trace = self._lifespan.failure
+            self._supervision.failed(reason or "the application's startup failed", trace)
             return STARTUP_FAILED
         if not self._ordered.is_set():
             self._serve()

@@ -49,6 +49,16 @@ async def dies_soon():
     asyncio.get_running_loop().call_later(SOON, os._exit, 3)
 
 
+async def blocks_soon():
+    """Ready, and in a moment its loop stands still."""
+
+    def block():
+        print("blocked", flush=True)
+        time.sleep(600)
+
+    asyncio.get_running_loop().call_later(SOON, block)
+
+
 async def dies_soon_behind_the_first():
     """The same for all workers but the first."""
     if not _is_first():

@@ -31,7 +31,7 @@ class Wire:
     def ready(self) -> None:
         self.say(ready=os.getpid())
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, trace: str = "") -> None:
         self.say(failed=reason)
 
     def on_serve(self, callback: Callable[[], None]) -> bool:

@@ -231,3 +231,27 @@ def test_who_is_queued_has_an_outcome_too_when_everything_ends(end):
     drive.happen(end)
     assert (drive.group().queued, drive.group().asked) == (None, 2)
     assert drive.group().outcome.ticket == 2
+
+
+def test_a_group_makes_way_when_the_one_that_takes_its_place_has_come():
+    """It is drained only then, whoever asked for it and however long it takes."""
+    drive = settled(web())
+    drive.happen(events.Reconfigured({"api": web("api")}, PingSection(), {}, makes_way={"web": ("api",)}))
+    drive.load("api")
+    drive.later(60)
+    assert not drive.group("web").leaving
+    for slot in drive.group("api").slots:
+        drive.ready(slot, watched=False)
+    drive.later(2.9)
+    assert not drive.group("web").leaving
+    drive.later(0.1)
+    assert drive.group("web").leaving
+    drive.obeys()
+    assert list(drive.cluster.groups) == ["api"]
+
+
+def test_a_group_that_is_named_again_makes_no_way():
+    drive = settled(web())
+    drive.happen(events.Reconfigured({"api": web("api")}, PingSection(), {}, makes_way={"web": ("api",)}))
+    drive.happen(events.Reconfigured({"web": web(), "api": web("api")}, PingSection(), {}))
+    assert drive.group("web").makes_way == ()

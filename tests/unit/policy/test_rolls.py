@@ -64,6 +64,18 @@ def test_the_canary_passes_after_min_ready_and_not_before():
     assert drive.releases() == [(2,), (1, 2)]
 
 
+def test_a_canary_that_says_nothing_any_more_has_not_passed():
+    drive = rolling(Stage.CANARY, web(count=2, min_ready=3.0))
+    canary = drive.of("web.1", 2)
+    drive.happen(events.BecameReady(canary.id))
+    drive.happen(events.Pinged(canary.id, 0.001))
+    drive.later(6)
+    assert drive.stage() == Stage.CANARY
+    drive.happen(events.Pinged(canary.id, 0.001))
+    drive.later(1)
+    assert drive.stage() == Stage.ROLLING
+
+
 def test_the_canary_takes_no_work_for_most_of_its_time():
     """What dies of itself costs nobody a request; what dies of its work does so while the others are still the old."""
     drive = rolling(Stage.CANARY, web(count=2, min_ready=10.0))
