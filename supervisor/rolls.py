@@ -62,7 +62,8 @@ def has_proven(group: Group, worker: Worker, watch: Watch) -> bool:
     if worker.phase != Phase.READY or not watch.due(worker.ready_at + time):
         return False
     beat = pace(group, time)
-    if not worker.watched or worker.progress >= worker.ready_at + time - max(SILENCE * beat, SHORTEST_SILENCE):
+    silence = min(max(SILENCE * beat, SHORTEST_SILENCE), time / 2)
+    if not worker.watched or worker.progress >= worker.ready_at + time - silence:
         return True
     watch.due(watch.now + max(beat, FASTEST))
     return False

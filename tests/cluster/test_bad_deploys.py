@@ -96,20 +96,6 @@ def test_a_canary_that_dies_of_itself_costs_no_request(cluster):
     unharmed(cluster, "VERSION = 'bad'\nfrom starts import dies_soon as start\n")
 
 
-def test_a_canary_whose_loop_is_blocked_does_not_pass(cluster):
-    """Ready is not enough: its heartbeats have to say that its main loop still turns. It is taken back on demand."""
-    before = cluster.pids("web")
-    deploy(cluster, "bad", "from starts import blocks_soon as start")
-    restart = command(cluster, "restart", "--json", "web")
-    reached(cluster, "canary")
-    until(lambda: "blocked" in cluster.log("web.1"))
-    begun = time.monotonic()
-    until(lambda: time.monotonic() - begun > 1.0)
-    assert stage(cluster) == "canary"
-    assert cluster.bkd("rollback", "web").returncode == 0
-    assert (finished(restart).returncode, cluster.pids("web")) == (1, before)
-
-
 def test_a_canary_that_does_not_last(cluster):
     """One that dies before `min_ready` has not taken over anything: the old workers are still the same."""
     before, number = cluster.pids("web"), cluster.group("web")["release"]
@@ -196,3 +182,18 @@ def test_a_function_that_is_broken(launch):
     assert (result.returncode, cluster.pids("job")) == (1, old)
     assert "RuntimeError: no" in result.stderr
     (cluster.folder / "open").touch()
+
+
+def test_a_canary_whose_loop_is_blocked_does_not_pass(launch):
+    """Ready is not enough: its heartbeats have to say that its main loop still turns. It is taken back on demand."""
+    cluster = launch(web=WEB | {"min_ready": "1s"})
+    before = cluster.pids("web")
+    deploy(cluster, "bad", "from starts import blocks_soon as start")
+    restart = command(cluster, "restart", "--json", "web")
+    reached(cluster, "canary")
+    until(lambda: "blocked" in cluster.log("web.1"))
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > 2.0)
+    assert stage(cluster) == "canary"
+    assert cluster.bkd("rollback", "web").returncode == 0
+    assert (finished(restart).returncode, cluster.pids("web")) == (1, before)
