@@ -44,7 +44,7 @@ class Deploys:
 
     async def restart(self, request: Request) -> Finished:
         """Roll groups onto the code that is on disk now, or give single slots a fresh worker."""
-        self._refuse_while_stopping()
+        self.refuse_if_unfit()
         groups, slots = self._meant(request.arguments.get("names") or [])
         hard = bool(request.arguments.get("hard"))
         why = "bkd restart --hard" if hard else "bkd restart"
@@ -68,7 +68,7 @@ class Deploys:
 
     async def rollback(self, request: Request) -> Finished:
         """Back to the release before, out of its zygote; in the middle of a roll, back to where it began."""
-        self._refuse_while_stopping()
+        self.refuse_if_unfit()
         group = self._group(request.name())
         if group.roll is not None:
             return await self._call_off(request, group)
@@ -204,9 +204,16 @@ class Deploys:
             raise BkdError(f"{name} has failed: {slot.failed}; `bkd reset {name}` tries it again")
         return {worker.id for worker in slot.workers}
 
-    def _refuse_while_stopping(self) -> None:
+    def refuse_if_unfit(self) -> None:
+        """Nothing is begun that this master could not end, or that the next one would know nothing of."""
         if self.master.turns.cluster.closing is not None:
             raise BkdError("the cluster is stopping")
+        self.master.remember()
+        memory = self.master.memory
+        if memory.fault:
+            raise BkdError(
+                f"{memory.path} cannot be written, so nothing is begun: {memory.fault}; make room there first"
+            )
 
 
 def _is_progress(fact: Fact) -> bool:

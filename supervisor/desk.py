@@ -8,6 +8,7 @@ from .config.schema import Config
 from .connection import Connection
 from .effects import Effects
 from .fact import Fact
+from .memory import Memory
 from .tasks import Tasks
 from .turns import Turns
 
@@ -75,6 +76,7 @@ class Desk(Protocol):
     began: float
     keeper_pid: int
     tasks: Tasks
+    memory: Memory
 
     def remember(self) -> None:
         """Write the state down before a promise is given."""

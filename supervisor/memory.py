@@ -72,11 +72,11 @@ class _Stamp(msgspec.Struct):
 
 
 class Memory:
-    """The file of one run directory."""
+    """The file of one run directory; `fault`: why the last state could not be written, "" when it was."""
 
     def __init__(self, run_dir: str) -> None:
         self.path = Path(run_dir, "state")
-        self._fault = ""
+        self.fault = ""
 
     def recall(self, keeper: int, keeper_start: int) -> State | None:
         """The state as the last master below this keeper left it, None when there is none to trust."""
@@ -104,10 +104,10 @@ class Memory:
             with open(draft, "xb", opener=_private) as file:
                 file.write(msgspec.msgpack.encode(state))
             draft.replace(self.path)
-            self._fault = ""
+            self.fault = ""
         except OSError as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
+            if str(error) != self.fault:
+                self.fault = str(error)
                 logger.error("{} cannot be written: {}; a restart of the master would forget", self.path, error)
 
     def forget(self) -> None:

@@ -106,8 +106,7 @@ class Reloads:
     async def _apply(self, found: list[Change], new: Config) -> Waiting:
         """Everything that can fail comes first, and the old state stays until then."""
         master, waiting = self.master, Waiting()
-        if master.turns.cluster.closing is not None:
-            raise BkdError("the cluster is stopping")
+        self.deploys.refuse_if_unfit()
         config = applicable(master.config, new)
         self._check(config)
         if not found and config == master.config:
