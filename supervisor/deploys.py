@@ -173,9 +173,8 @@ class Deploys:
             open_there = sum(worker.pulse.in_flight for worker in ending if worker.pulse is not None)
             if ending:
                 limit = format_duration(group.settings.drain)
-                waiting.progress(
-                    f"{name}: {len(ending)} old workers finish {open_there} requests; they have {limit} for it (drain)"
-                )
+                answering = f"{open_there} requests still to be answered"
+                waiting.progress(f"{name}: ending: {len(ending)} old, {answering} (drain = {limit})")
 
     # -- names
 

@@ -165,6 +165,8 @@ class WorkerExited(Process, frozen=True):
     reason: str = ""
 
     def level(self) -> Level:
+        if self.cause == "planned" and self.reason:
+            return "warning"
         return _LEVELS.get(self.cause, "error")
 
     def _text(self) -> str:

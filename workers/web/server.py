@@ -144,7 +144,9 @@ class Server:
         stop = self._loop.create_task(self._lifespan.stop())
         _, late = await asyncio.wait({stop}, timeout=SHUTDOWN)
         if work or late:
-            logger.warning("SIGTERM cut off %d requests%s", len(work), " and the lifespan shutdown" if late else "")
+            what = f"SIGTERM cut off {len(work)} requests{' and the lifespan shutdown' if late else ''}"
+            logger.warning("%s", what)
+            self._supervision.failed(what)
         return CUT if work or late else DONE
 
     async def _farewell(self) -> None:
