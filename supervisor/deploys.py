@@ -9,6 +9,7 @@ from ..ipc.errors import BkdError
 from ..ipc.message import Finished
 from . import events, reports, rolls
 from .cluster import Group, Origin, Outcome, Stage
+from .config.schema import GroupSection
 from .config.units import format_duration
 from .desk import Desk, Request, UsageError
 from .fact import Fact
@@ -44,15 +45,13 @@ class Deploys:
 
     async def restart(self, request: Request) -> Finished:
         """Roll groups onto the code that is on disk now, or give single slots a fresh worker."""
-        self.refuse_if_unfit()
         groups, slots = self._meant(request.arguments.get("names") or [])
         hard = bool(request.arguments.get("hard"))
         why = "bkd restart --hard" if hard else "bkd restart"
-        await self.bind(groups)
         waiting = Waiting(slots={name: self._old(name) for name in slots}, progress=request.progress)
-        for group in groups:
-            waiting.tickets[group.name] = self.ask(group.name, why, hard=hard)
-            self._tell_first(group.name, request)
+        waiting.tickets = await self.begin(groups, why, hard=hard)
+        for name in waiting.tickets:
+            self._tell_first(name, request)
         for name in slots:
             self.master.turns.post(events.Replaced(name, hard))
         self.master.turns.now()
@@ -132,18 +131,24 @@ class Deploys:
 
     def ask(self, name: str, why: str, *, release: int = 0, hard: bool = False, quick: bool = False) -> int:
         """Ask for a roll of this group; the ticket to wait for."""
-        cluster, config = self.master.turns.cluster, self.master.config
-        settings = config.workers.get(name, cluster.groups[name].settings)
+        config, settings = self.master.config, self._settings(name)
         made_of = Origin(settings) if release else origin(config, settings)
         self.master.turns.post(events.RollAsked(name, made_of, why, release, hard, quick))
         self.master.turns.now()
         return self.master.turns.cluster.groups[name].asked
 
-    async def bind(self, groups: Iterable[Group]) -> None:
-        """What the configuration says now is listened on before anything changes."""
-        for group in groups:
-            settings = self.master.config.workers.get(group.name, group.settings)
-            await self.listeners.all(origin(self.master.config, settings).settings.bind, self.master.config.base)
+    async def begin(self, names: Iterable[str], why: str, *, hard: bool = False, quick: bool = False) -> dict[str, int]:
+        """Ask for a roll of each of these groups that is still there; the tickets to wait for.
+
+        What the configuration says now is listened on first. Raises BkdError; then no roll has begun.
+        """
+        self.refuse_if_unfit()
+        with self.listeners.reserving():
+            present = self._present(names)
+            for name in present:
+                made_of = origin(self.master.config, self._settings(name))
+                await self.listeners.all(made_of.settings.bind, self.master.config.base)
+            return {name: self.ask(name, why, hard=hard, quick=quick) for name in self._present(present)}
 
     async def wait(self, waiting: Waiting, *, alive: Callable[[], None] = lambda: None) -> None:
         """Until every roll has its outcome and every slot its fresh worker; each of their steps has its deadline.
@@ -178,10 +183,18 @@ class Deploys:
 
     # -- names
 
-    def _meant(self, names: list[Any]) -> tuple[list[Group], list[str]]:
+    def _present(self, names: Iterable[str]) -> list[str]:
+        groups = self.master.turns.cluster.groups
+        return [name for name in names if name in groups and not groups[name].leaving]
+
+    def _settings(self, name: str) -> GroupSection:
+        """What the configuration says of a group; of one that is to make way, what it has."""
+        return self.master.config.workers.get(name) or self.master.turns.cluster.groups[name].settings
+
+    def _meant(self, names: list[Any]) -> tuple[list[str], list[str]]:
         cluster = self.master.turns.cluster
-        present = {name: group for name, group in cluster.groups.items() if not group.leaving}
-        groups = [present[name] for name in present if not names or name in names]
+        present = self._present(cluster.groups)
+        groups = [name for name in present if not names or name in names]
         slots = {slot.name: group.name for group, slot in cluster.slots() if not slot.retired}
         for name in names:
             if name not in present and name not in slots:

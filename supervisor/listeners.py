@@ -28,7 +28,7 @@ class Listeners:
     def __init__(self, keeper: KeeperLink, found: dict[str, int]) -> None:
         self.keeper = keeper
         self.found = found
-        self._reserved = False
+        self._reserved = 0
 
     async def control(self, path: str) -> int:
         """The control socket, for the owner only."""
@@ -60,11 +60,11 @@ class Listeners:
     @contextlib.contextmanager
     def reserving(self) -> Iterator[None]:
         """What is bound meanwhile is for somebody who is not there yet."""
-        self._reserved = True
+        self._reserved += 1
         try:
             yield
         finally:
-            self._reserved = False
+            self._reserved -= 1
 
     def keep(self, wanted: set[str]) -> None:
         """Close every web listener but these, unless some are being reserved."""

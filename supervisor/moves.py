@@ -25,7 +25,7 @@ class Moves:
         self._counted = False
         self._second = self._none = self._drains = 0
 
-    def is_settled(self, slot: Slot, worker: Worker) -> bool:
+    def is_settled(self, worker: Worker) -> bool:
         """Whether the only worker of a slot is the one that it should have."""
         group = self.group
         return worker.release == group.current and not worker.stale and not worker.quiet and group.roll is None

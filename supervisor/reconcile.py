@@ -60,7 +60,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
                 and worker.ending is None
                 and worker.trouble is None
                 and lasting
-                and moves.is_settled(slot, worker)
+                and moves.is_settled(worker)
                 and not watch.due(max(worker.progress, cluster.judged_from) + quiet)
             ):
                 continue

@@ -75,8 +75,6 @@ class Timers:
     async def _restart(self, group: Group, why: str) -> None:
         self._since[group.name] = group.settings.restart_every, asyncio.get_running_loop().time()
         try:
-            await self.deploys.bind([group])
+            await self.deploys.begin([group.name], why)
         except BkdError as error:
             logger.error("{}: {} could not restart it: {}", group.name, why, error)
-            return
-        self.deploys.ask(group.name, why)

@@ -30,11 +30,13 @@ class Turns:
         self.changed: Callable[[], None] = lambda: None
 
     def post(self, event: Event) -> None:
-        """Something happened. A good heartbeat changes a number; everything else makes a turn soon."""
+        """Something happened. A heartbeat with no news changes a number; everything else makes a turn soon."""
         if type(event) is Pinged:
             self.cluster = apply(self.cluster, event, time.monotonic())
-            return
-        self._events.append(event)
+            if not self.cluster.news:
+                return
+        else:
+            self._events.append(event)
         if not self._soon:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._turn)

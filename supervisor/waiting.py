@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cluster import Cluster, Group, Outcome, Phase, Slot
+from .cluster import Cluster, Group, Outcome
 from .exits import UNPROVEN_BOOTS
 from .fact import Fact
+from .rolls import has_come
+from .watch import Watch
 
 BEYOND = 30.0  # seconds that a fresh worker may take beyond its own limits
 
@@ -93,7 +95,7 @@ def is_changing(cluster: Cluster, name: str, now: float) -> bool:
         return False
     if group.makes_way:
         return not any(failing(cluster.groups[other]) for other in group.makes_way if other in cluster.groups)
-    return group.leaving or not (failing(group) or all(_stays(group, slot, now) for slot in group.slots.values()))
+    return group.leaving or not (failing(group) or has_come(group, Watch(now)))
 
 
 def failing(group: Group) -> str:
@@ -103,8 +105,3 @@ def failing(group: Group) -> str:
     bad = [slot for slot in group.slots.values() if slot.failed or slot.boot_failures >= UNPROVEN_BOOTS]
     reasons = [slot.failed or (slot.last_exit.reason if slot.last_exit else "") for slot in bad]
     return "; ".join(f"{slot.name} does not come up: {why}" for slot, why in zip(bad, reasons, strict=True))
-
-
-def _stays(group: Group, slot: Slot, now: float) -> bool:
-    ready = [w.ready_at for w in slot.staying if w.phase == Phase.READY]
-    return slot.done or slot.held or any(now - at >= group.settings.min_ready for at in ready)

@@ -293,14 +293,12 @@ class Watching:
         """Nobody waits for `min_ready`, nor for old workers to end: the new code serves at once."""
         for name, files in touched.items():
             group = self._groups().get(name)
+            if group is None:
+                continue
             try:
-                await self.deploys.bind([group] if group else [])
+                await self.deploys.begin([name], why(files, group.release.settings.cwd), quick=True)
             except BkdError as error:
                 logger.error("{}: {}; the change is not live", name, error)
-                continue
-            group = self._groups().get(name)
-            if group is not None and self.master.turns.cluster.closing is None:
-                self.deploys.ask(name, why(files, group.release.settings.cwd), quick=True)
 
     # -- what is known
 
