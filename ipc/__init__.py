@@ -5,19 +5,54 @@ Importing this package costs nothing: the application's face is loaded at its fi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .application import Application, Event, ipc
-    from .errors import BkdError, NotConnected
+    from .application import Application, Reached, ipc
+    from .blocking import sync_ipc
+    from .cache import Lru
+    from .errors import (
+        AwayError,
+        BkdError,
+        ClosedError,
+        DeadlineError,
+        HeldError,
+        NotConnected,
+        RefusedError,
+        RemoteError,
+    )
+    from .handlers import Event
+    from .lock import Lock
 
-__all__ = ["Application", "BkdError", "Event", "NotConnected", "ipc"]
+__all__ = [
+    "Application",
+    "AwayError",
+    "BkdError",
+    "ClosedError",
+    "DeadlineError",
+    "Event",
+    "HeldError",
+    "Lock",
+    "Lru",
+    "NotConnected",
+    "Reached",
+    "RefusedError",
+    "RemoteError",
+    "ipc",
+    "sync_ipc",
+]
+
+_MODULES = {
+    "Application": "application",
+    "Event": "handlers",
+    "Lock": "lock",
+    "Lru": "cache",
+    "Reached": "application",
+    "ipc": "application",
+    "sync_ipc": "blocking",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("ipc", "Application", "Event"):
-        from . import application
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return getattr(application, name)
-    if name in ("BkdError", "NotConnected"):
-        from . import errors
-
-        return getattr(errors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES.get(name, 'errors')}", __name__), name)

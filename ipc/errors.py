@@ -17,5 +17,25 @@ class RefusedError(BkdError):
     """The master understood and said no; the text says why."""
 
 
+class AwayError(RefusedError):
+    """What the master needs for it, such as the bus, cannot be reached now; it may work later."""
+
+
+class HeldError(RefusedError):
+    """Another one holds the lock, for at most `wait` seconds more unless it renews it."""
+
+    def __init__(self, text: str, wait: float) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
 class DeadlineError(BkdError):
     """No answer came before the deadline."""
+
+
+class ClosedError(BkdError):
+    """Whoever was to answer went before it did."""
+
+
+class RemoteError(BkdError):
+    """The handler that was called raised something; the text says what, such as `ValueError: no such price`."""

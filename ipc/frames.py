@@ -25,6 +25,8 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads completed by `data`; raises FrameError when a length is over LIMIT."""
+        if not self._rest and len(data) > 4 and _LENGTH.unpack_from(data)[0] == len(data) - 4 <= LIMIT:
+            return [data[4:]]
         rest = self._rest + data if self._rest else data
         payloads, at, size = [], 0, len(rest)
         while size - at >= 4:

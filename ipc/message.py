@@ -11,18 +11,25 @@ import msgspec
 from .errors import FrameError
 from .message_names import COMMAND, FINISHED, HELLO, PROGRESS, REFUSED, VERSION
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding of foreign bytes raises
 NO_BKD, OTHER_VERSION = 96, 97  # exit codes of a blank process: bkd cannot be imported there; it is another bkd
 
 M = TypeVar("M", bound="Message")
 
 
 class Envelope(msgspec.Struct, omit_defaults=True):
-    """What every frame holds. `data` is MessagePack that may be relayed without decoding it."""
+    """What every frame holds. `data` is MessagePack that may be relayed without decoding it.
+
+    Between applications: `to` says who is meant, `by` who sent it, `within` how many seconds the caller waits.
+    """
 
     op: str
     id: int = 0
     re: int = 0
     data: msgspec.Raw = msgspec.Raw(b"\x80")
+    to: str = ""
+    by: str = ""
+    within: float = 0.0
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,7 +39,10 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Hello(Message, frozen=True):
-    """First frame of every connection. `token` is the one-time secret of the spawn; `start` the start time in ticks."""
+    """First frame of every connection. `token` is the one-time secret of the spawn; `start` the start time in ticks.
+
+    `role`: "worker" and "zygote" (with a token), "application" (a process of one, or a script), "client".
+    """
 
     op = HELLO
     version: int = VERSION
@@ -240,11 +250,13 @@ class Command(Message, frozen=True):
 
 class Progress(Message, frozen=True):
     """Text for the terminal of whoever gave the command, before its end. `resume`: what to wait for at the next master
-    with the verb `await`, should this one die meanwhile."""
+    with the verb `await`, should this one die meanwhile. `screen`: what a terminal shows instead of `err`, and instead
+    of the last screen."""
 
     op = PROGRESS
     out: str = ""
     err: str = ""
+    screen: str = ""
     resume: dict[str, Any] = {}
 
 
@@ -255,6 +267,30 @@ class Finished(Message, frozen=True):
     code: int = 0
     out: str = ""
     err: str = ""
+
+
+class ShellRun(Message, frozen=True):
+    """Order to a worker: run this `source` in a session of the shell, as its statement `number`; or interrupt what runs
+    there. The first statement (1) opens the session and 0 ends it."""
+
+    op = "shell:run"
+    session: str = ""
+    number: int = 0
+    source: str = ""
+    interrupt: bool = False
+
+
+class ShellResult(Message, frozen=True):
+    """What a statement of the shell has printed, a piece at a time; the first one comes as soon as the worker has the
+    statement. `done`: it has ended, `failed`: by an error."""
+
+    op = "shell:result"
+    session: str = ""
+    number: int = 0
+    out: str = ""
+    err: str = ""
+    done: bool = False
+    failed: bool = False
 
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -280,6 +316,8 @@ MESSAGES: tuple[type[Message], ...] = (
     Command,
     Progress,
     Finished,
+    ShellRun,
+    ShellResult,
 )
 
 _decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
@@ -295,7 +333,7 @@ def decode(payload: bytes) -> Envelope:
     """The envelope of one frame; raises FrameError when it is none."""
     try:
         return _decode_envelope(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FrameError(f"not a message: {error}") from error
 
 
@@ -303,5 +341,5 @@ def body(envelope: Envelope, kind: type[M]) -> M:
     """The typed body; raises FrameError when the data do not fit."""
     try:
         return msgspec.msgpack.decode(envelope.data, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FrameError(f"{envelope.op[:80]}: {error}") from error

@@ -25,15 +25,17 @@ def ask(
     """Give one command and print what comes back; errors are one line on standard error."""
     try:
         path = find_socket(config, sock)
-        client = Client(path)
+        client, display = Client(path), Display()
         while True:
             try:
-                code, out, err = client.run(verb, arguments, render=render, progress=show, limit=limit)
+                code, out, err = client.run(
+                    verb, arguments, render=render, progress=display.show, draw=display.draw, limit=limit
+                )
             except Interrupted as broken:
                 client = next_master(path)
                 verb, arguments = "await", broken.resume
             else:
-                show(out, err)
+                display.show(out, err)
                 return code
     except KeyboardInterrupt:
         if verb in GOES_ON:
@@ -49,6 +51,29 @@ def say(error: BkdError) -> int:
     if isinstance(error, NotRunning):
         return NOT_RUNNING
     return USAGE if isinstance(error, (NoConfig, NoRunDir)) or hasattr(error, "faults") else 1
+
+
+class Display:
+    """The terminal of one command. A screen is drawn in place of the last one, above whatever is printed after it."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._draws = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def show(self, out: str, err: str) -> None:
+        """Print what a command answers; raises BkdError when that is impossible."""
+        self._lines = 0 if out or err else self._lines
+        show(out, err)
+
+    def draw(self, screen: str, news: str) -> None:
+        """Show how it goes; what is no terminal gets the news only."""
+        if not self._draws:
+            show("", news)
+            return
+        height = os.get_terminal_size(sys.stderr.fileno()).lines - 1
+        lines = screen.splitlines()[-height:]
+        show("", (f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + "".join(f"{line}\n" for line in lines))
+        self._lines = len(lines)
 
 
 def show(out: str, err: str) -> None:

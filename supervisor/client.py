@@ -72,6 +72,7 @@ class Client:
         *,
         render: str,
         progress: Callable[[str, str], None],
+        draw: Callable[[str, str], None] | None = None,
         limit: float | None = ANSWER_LIMIT,
     ) -> tuple[int, str, str]:
         """Give a command; exit code, output and error text. `limit`: seconds of silence before giving up."""
@@ -84,7 +85,8 @@ class Client:
                 raise BkdError(data.get("reason", "refused"))
             if message["op"] == PROGRESS:
                 self._resume = data.get("resume") or self._resume
-                progress(data.get("out", ""), data.get("err", ""))
+                out, err, screen = (data.get(name, "") for name in ("out", "err", "screen"))
+                draw(screen, err) if screen and draw is not None else progress(out, err)
             elif message["op"] == FINISHED:
                 return data.get("code", 0), data.get("out", ""), data.get("err", "")
 

@@ -17,6 +17,7 @@ from ..ipc.errors import BkdError
 from . import places, stopping
 from .asking import ask, say
 from .client import NotRunning, find_socket
+from .fleet.options import FleetOptions, fleetwide
 
 CLEAR = "\x1b[H\x1b[J"
 
@@ -87,17 +88,16 @@ def run(app: str, workers: int | None, bind: tuple[str, ...]) -> int:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--watch", is_flag=True, help="Again every second until Ctrl-C.")
+@fleetwide(dry_run=False)
 @_located
-def status(as_json: bool, watch: bool, config: str | None, sock: str | None) -> int:
+def status(as_json: bool, watch: bool, **options: Any) -> int:
     """Groups, slots, processes and how they are."""
-    render = "json" if as_json else "text"
-    if not watch:
-        return ask("status", {}, config=config, sock=sock, render=render)
+    fleet = FleetOptions(options)
     while True:
-        if not as_json and sys.stdout.isatty():
+        if watch and not as_json and sys.stdout.isatty():
             sys.stdout.write(CLEAR)
-        code = ask("status", {}, config=config, sock=sock, render=render)
-        if code:
+        code = fleet.ask("status", {}, {**options, "as_json": as_json})
+        if code or not watch:
             return code
         time.sleep(1.0)
 
@@ -110,13 +110,15 @@ def _verdict(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _ask(verb: str, arguments: dict[str, Any], options: dict[str, Any]) -> int:
     """Ask, with what `_verdict` added to the command."""
-    render = "json" if options.pop("as_json") else "text"
-    return ask(verb, {**arguments, "no_wait": options.pop("no_wait")}, render=render, **options)
+    fleet = FleetOptions(options)
+    fleet.no_wait = options.pop("no_wait")
+    return fleet.ask(verb, arguments, options)
 
 
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--hard", is_flag=True, help="Kill the old workers first: for those that do not drain.")
+@fleetwide(rolls=True)
 @_verdict
 def restart(names: tuple[str, ...], hard: bool, **options: Any) -> int:
     """Roll groups onto the code on disk now, proven before it takes over: 0 done, 1 taken back, 3 some of both.
@@ -128,6 +130,7 @@ def restart(names: tuple[str, ...], hard: bool, **options: Any) -> int:
 
 @cli.command()
 @click.argument("group")
+@fleetwide(rolls=True)
 @_verdict
 def rollback(group: str, **options: Any) -> int:
     """Back to the release before, which is still loaded; in the middle of a roll, back to where it began."""
@@ -136,6 +139,7 @@ def rollback(group: str, **options: Any) -> int:
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would change, and what it takes.")
+@fleetwide(rolls=True, dry_run=False)
 @_verdict
 def reload(dry_run: bool, **options: Any) -> int:
     """Read the configuration again and apply what has changed; an invalid file changes nothing."""
@@ -143,16 +147,21 @@ def reload(dry_run: bool, **options: Any) -> int:
 
 
 @cli.command()
+@fleetwide(as_json=True)
 @_located
-def stop(config: str | None, sock: str | None) -> int:
+def stop(config: str | None, sock: str | None, **options: Any) -> int:
     """Drain and stop; exits when the last process is gone: 0 drained, 3 something was killed, 1 something survived."""
+    fleet = FleetOptions(options)
+    if fleet.fleet:
+        return fleet.ask("stop", {}, {**options, "config": config, "sock": sock})
     return stopping.stop(find_socket(config, sock))
 
 
 @cli.command()
 @click.argument("changes", nargs=-1, required=True, metavar="GROUP=N…")
+@fleetwide(as_json=True)
 @_located
-def scale(changes: tuple[str, ...], config: str | None, sock: str | None) -> int:
+def scale(changes: tuple[str, ...], **options: Any) -> int:
     """Set or change counts until the next reload: bkd scale web=4 jobs=+2."""
     arguments = {}
     for change in changes:
@@ -160,7 +169,7 @@ def scale(changes: tuple[str, ...], config: str | None, sock: str | None) -> int
         if not equals or not number:
             raise Usage(f"{change}: expected GROUP=N, for example web=4 or jobs=+2")
         arguments[name] = number
-    return ask("scale", arguments, config=config, sock=sock)
+    return FleetOptions(options).ask("scale", arguments, options)
 
 
 @cli.command()
@@ -185,6 +194,49 @@ def _named(verb: str, text: str) -> None:
 _named("hold", "Take a slot out of supervision for debugging: it is neither watched nor replaced.")
 _named("unhold", "Give a held slot back to supervision.")
 _named("reset", "Forget back-off, breaker and failures of a slot or group, and try it again.")
+
+
+@cli.command()
+@click.argument("op")
+@click.argument("data", metavar="[JSON]", default="null")
+@click.option("--to", metavar="ROLE[:TAG]", default="all", show_default=True, help="A group, or all workers.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@_located
+def send(op: str, data: str, to: str, as_json: bool, **options: Any) -> int:
+    """Send an event to the workers of this host, who hear it with ipc.on(OP): bkd send price:changed '{"sku": 7}'.
+
+    api:restart, worker:restart and config:init are obeyed: they restart web groups, the other groups, or reload.
+    """
+    render = "json" if as_json else "text"
+    return ask("send", {"op": op, "data": _data(data), "to": to}, render=render, **options)
+
+
+def _data(text: str) -> Any:
+    """JSON that can be sent; raises Usage."""
+    import json
+    import struct
+
+    from ..ipc.plain import pack
+
+    try:
+        value = json.loads(text)
+        pack(value)
+    except (ValueError, RecursionError, struct.error) as error:
+        raise Usage(f"{text[:40]}: not JSON that can be sent: {error}; for example '{{\"sku\": 7}}'") from error
+    return value
+
+
+@cli.command()
+@click.argument("name")
+@_located
+def shell(name: str, config: str | None, sock: str | None) -> int:
+    """A Python prompt inside a live worker, with await: Ctrl-C interrupts, Ctrl-D leaves.
+
+    What does not come from a terminal is run as a whole: 0 done, 1 it raised.
+    """
+    from .prompt import prompt
+
+    return prompt(name, find_socket(config, sock))
 
 
 @cli.command()
@@ -213,13 +265,20 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, config: str | None, s
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what happens.")
 @click.option("--since", metavar="AGE", help="Only of the last 90s, 10m, 1h …")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a line.")
+@fleetwide(dry_run=False)
 @_located
-def events(follow: bool, since: str | None, as_json: bool, config: str | None, sock: str | None) -> int:
+def events(follow: bool, since: str | None, as_json: bool, config: str | None, sock: str | None, **options: Any) -> int:
     """What the supervisor did, and why."""
     from pathlib import Path
 
     from . import journal
 
+    fleet = FleetOptions(options)
+    if fleet.fleet:
+        if follow:
+            raise Usage("--follow is for one host")
+        asked = {"since": _age(since)} if since else {}
+        return fleet.ask("events", asked, {"as_json": as_json, "config": config, "sock": sock})
     folder = Path(_run_dir(config, sock))
     after = time.time() - _age(since) if since else None
     records = journal.follow(folder, since=after) if follow else journal.read(folder, since=after)
@@ -249,6 +308,36 @@ def _run_dir(config: str | None, sock: str | None) -> str:
         if os.path.isdir(folder):
             return folder
     raise NotRunning(f"no cluster of {path} was ever started; start it with `bkd start`")
+
+
+@cli.group()
+def fleet() -> None:
+    """Rollouts over the hosts of the application."""
+
+
+@fleet.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@_located
+def fleet_list(as_json: bool, **options: Any) -> int:
+    """The newest rollouts first."""
+    return ask("fleet-list", {}, render="json" if as_json else "text", **options)
+
+
+@fleet.command("show")
+@click.argument("rollout", default="")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@_located
+def fleet_show(rollout: str, as_json: bool, **options: Any) -> int:
+    """One rollout, host by host; the newest if none is named."""
+    return ask("fleet-show", {"id": rollout}, render="json" if as_json else "text", **options)
+
+
+@fleet.command("abort")
+@click.argument("rollout")
+@_located
+def fleet_abort(rollout: str, **options: Any) -> int:
+    """No further host begins; those that are at it go on."""
+    return ask("fleet-abort", {"id": rollout}, **options)
 
 
 @cli.command()

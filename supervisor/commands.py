@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import pwd
 import re
 import signal
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loguru import logger
 
-from ..ipc.errors import BkdError
-from ..ipc.message import Command, Finished
-from . import events, limits, status
+from ..ipc.errors import BkdError, RefusedError
+from ..ipc.message import Finished
+from . import destination, events, limits, ops, port, status
 from .cluster import Cluster, Worker
-from .connection import Connection
 from .deploys import Deploys
 from .desk import USAGE, Desk, Request, UsageError
 from .fact import Fact
@@ -22,6 +20,7 @@ from .facts import CommandGiven
 from .reconcile import exit_code
 from .reloads import Reloads
 from .roles import Role
+from .shells import Shells
 from .tasks import Tasks
 
 MOST_WORKERS = 10_000
@@ -32,10 +31,15 @@ Handler = Callable[[Request], Awaitable[Finished]]
 
 
 class Entry(NamedTuple):
-    """One row of the table."""
+    """One row of the table. `audits`: the handler tells the journal itself, before it does what it is asked."""
 
     who: Role
     handler: Handler
+    audits: bool = False
+
+    def is_audited(self, who: Role) -> bool:
+        """Whether its end is told to the journal; always when it was refused."""
+        return self.who > Role.VIEWER and (not self.audits or who < self.who)
 
 
 class Commands:
@@ -43,7 +47,10 @@ class Commands:
 
     def __init__(self, master: Desk, deploys: Deploys, reloads: Reloads) -> None:
         self.master, self.deploys = master, deploys
+        self.exchange = master.exchange
+        self.shells = Shells(master, self._slots, self._audit)
         self._tasks = Tasks()
+        self.bus: Callable[[], dict[str, Any]] = dict
         self._stopping: list[Request] = []
         self._over: asyncio.Future[Finished] | None = None
         self.table: dict[str, Entry] = {
@@ -58,13 +65,16 @@ class Commands:
             "hold": Entry(Role.OPERATOR, self._hold),
             "unhold": Entry(Role.OPERATOR, self._unhold),
             "reset": Entry(Role.OPERATOR, self._reset),
+            "send": Entry(Role.OPERATOR, self._send),
+            "shell": Entry(Role.OWNER, self.shells.shell, audits=True),
         }
 
-    def give(self, connection: Connection, number: int, command: Command, who: Role) -> None:
-        """A client gives a command; the answer goes to the client, the audit into the journal."""
-        self._tasks.run(self._run(Request(connection, number, command), who))
+    def give(self, request: Request, who: Role) -> None:
+        """Begin a command; the answer goes to its audience, the audit into the journal."""
+        self._tasks.run(self.run(request, who))
 
-    async def _run(self, request: Request, who: Role) -> None:
+    async def run(self, request: Request, who: Role) -> None:
+        """The same, to its end; raises nothing."""
         entry = self.table.get(request.command.verb)
         try:
             if entry is None:
@@ -84,25 +94,31 @@ class Commands:
         except Exception:  # noqa: BLE001 - whoever asked gets an answer
             logger.exception("{} failed", request.command.verb[:40])
             finished = Finished(1, err="bkd: this is a fault of bkd; the master's log has it\n")
-        if who > Role.VIEWER and (entry is None or entry.who > Role.VIEWER):
-            self._audit(request, _outcome(finished))
+        if who > Role.VIEWER and (entry is None or entry.is_audited(who)):
+            self._audit(request, request.arguments, _outcome(finished))
         request.finish(finished)
 
-    def _audit(self, request: Request, outcome: str) -> None:
-        peer = request.connection.peer
-        try:
-            user = pwd.getpwuid(peer.uid).pw_name
-        except KeyError:
-            user = ""
-        command = request.command
-        arguments = {str(name)[:40]: str(value)[:200] for name, value in list(command.arguments.items())[:20]}
-        self.master.tell(CommandGiven(command.verb[:40], arguments, peer.uid, peer.pid, user, outcome))
+    def _audit(self, request: Request, given: dict[str, Any], outcome: str) -> None:
+        command, issuer = request.command, request.issuer
+        arguments = {str(name)[:40]: str(value)[:200] for name, value in list(given.items())[:20]}
+        self.master.tell(CommandGiven(command.verb[:40], arguments, issuer.uid, issuer.pid, issuer.title, outcome))
 
     # -- looking
 
+    def document(self) -> dict[str, Any]:
+        """What `bkd status --json` shows."""
+        master, exchange = self.master, self.exchange
+        facts = status.document(
+            master.turns.cluster,
+            master.config,
+            began=master.began,
+            keeper=master.keeper_pid,
+            dropped=exchange.dropped_of,
+        )
+        return facts | {"ipc": exchange.document(), "bus": self.bus()}
+
     async def _status(self, request: Request) -> Finished:
-        master = self.master
-        facts = status.document(master.turns.cluster, master.config, began=master.began, keeper=master.keeper_pid)
+        facts = self.document()
         text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)
         return Finished(out=text)
 
@@ -193,6 +209,37 @@ class Commands:
         slots = self._slots(request.name())
         self.master.turns.post(events.Cleared(request.name()))
         return Finished(out=f"{', '.join(slots)}: back-off, breaker and failures forgotten\n")
+
+    # -- events of applications
+
+    async def _send(self, request: Request) -> Finished:
+        """An event for the workers of this host, or a seed, which is obeyed instead."""
+        op, to = str(request.arguments.get("op")), str(request.arguments.get("to") or "all")
+        if op in ops.SEEDS:
+            verb, arguments = self.seed(op)
+            return await self.table[verb].handler(request.instead(verb, arguments | {"no_wait": False}))
+        try:
+            role = destination.parse(f":{to}", self.master.config.app.name)
+        except RefusedError as error:
+            raise UsageError(str(error)) from error
+        why = ops.refusal(op)
+        if why:
+            raise UsageError(why)
+        data = port.raw(request.arguments.get("data"))
+        workers = self.exchange.event(role.name, role.tag, op, data, request.issuer.title)
+        if request.command.render == "json":
+            return Finished(out=json.dumps({"hosts": 1, "workers": workers}) + "\n")
+        return Finished(out=f"{op}: sent to {workers} worker{'' if workers == 1 else 's'} of this host\n")
+
+    def seed(self, op: str) -> tuple[str, dict[str, Any]]:
+        """The verb of an event that the masters obey, with its arguments; raises UsageError when nothing is meant."""
+        groups = self._cluster.groups.values()
+        seed = ops.SEEDS[op]
+        arguments = seed.arguments({group.name: group.settings.kind for group in groups if not group.leaving})
+        why = seed.lacks(arguments)
+        if why:
+            raise UsageError(f"{op}: {why}")
+        return seed.verb, arguments
 
     # -- names
 

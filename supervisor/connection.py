@@ -14,6 +14,7 @@ from ..ipc.message import Envelope, Message, decode, encode
 TURN = 64
 SILENT = 5.0
 UNSENT = 8 << 20
+READ = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -41,18 +42,38 @@ class Owner(Protocol):
         """The connection is gone."""
 
 
-class Connection(asyncio.Protocol):
-    """`role` is "" until the hello. A peer that sends faster than its turn allows is not read meanwhile."""
+class Listener(Protocol):
+    """Who hears a connection's messages in place of its owner."""
 
-    def __init__(self, owner: Owner) -> None:
+    def received(self, envelope: Envelope) -> None:
+        """One message; raises FrameError when it has no sense."""
+
+    def turned(self) -> None:
+        """Those were the messages of this turn."""
+
+    def jammed(self, full: bool) -> None:
+        """More than the listener's limit waits to be sent, or again less."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """`role` is "" until the hello. A peer that sends faster than its turn allows is not read meanwhile.
+
+    `buffer` is read into; all connections of one loop may share it, for what was read is taken out at once. Without it
+    the loop would get and give back a quarter of a megabyte for each message.
+    """
+
+    def __init__(self, owner: Owner, buffer: memoryview) -> None:
         self.owner = owner
+        self._buffer = buffer
         self.role = ""
         self.worker = 0
         self.loader: tuple[str, int] | None = None
         self.peer = Peer(0, -1, -1)
         self.transport: asyncio.Transport | None = None
+        self.listener: Listener | None = None
         self._reader = FrameReader()
         self._waiting: deque[bytes] = deque()
+        self._held = False
         self._silent: asyncio.TimerHandle | None = None
 
     # -- asyncio
@@ -67,9 +88,12 @@ class Connection(asyncio.Protocol):
             return
         self._silent = asyncio.get_running_loop().call_later(SILENT, self._was_silent)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            self._waiting.extend(self._reader.feed(data))
+            self._waiting.extend(self._reader.feed(bytes(self._buffer[:nbytes])))
         except FrameError as error:
             self.reject(str(error))
             return
@@ -80,6 +104,14 @@ class Connection(asyncio.Protocol):
             self._silent.cancel()
         self._waiting.clear()
         self.owner.closed(self)
+
+    def pause_writing(self) -> None:
+        if self.listener is not None:
+            self.listener.jammed(True)
+
+    def resume_writing(self) -> None:
+        if self.listener is not None:
+            self.listener.jammed(False)
 
     # -- for the server
 
@@ -106,6 +138,21 @@ class Connection(asyncio.Protocol):
         if self.transport.get_write_buffer_size() > UNSENT:
             self.reject("it does not read what is sent to it")
 
+    def hand_over(self, listener: Listener, unsent: int) -> None:
+        """Whatever comes from now on is for this one, which also hears when `unsent` bytes wait to be sent."""
+        assert self.transport is not None
+        self.listener = listener
+        self.transport.set_write_buffer_limits(high=unsent)
+
+    def hold(self) -> None:
+        """Read and take up nothing more before `go_on`."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._held = False
+        asyncio.get_running_loop().call_soon(self._go_on)
+
     def reject(self, why: str) -> None:
         """Close it, for a reason."""
         self._waiting.clear()
@@ -130,24 +177,33 @@ class Connection(asyncio.Protocol):
             return data[socket.send_fds(raw, [data], list(descriptors)) :]
 
     def _work(self) -> None:
-        for _ in range(min(TURN, len(self._waiting))):
-            if not self._waiting:
-                return
-            try:
-                self.owner.received(self, decode(self._waiting.popleft()))
-            except FrameError as error:
-                self.reject(str(error))
-                return
-        if self._waiting and self.is_open:
+        try:
+            self._take_turn()
+        except FrameError as error:
+            self.reject(str(error))
+        if self.listener is not None:
+            self.listener.turned()
+        if (self._waiting or self._held) and self.is_open:
             assert self.transport is not None
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
 
+    def _take_turn(self) -> None:
+        waiting = self._waiting
+        for _ in range(min(TURN, len(waiting))):
+            if not waiting:
+                return
+            envelope = decode(waiting.popleft())
+            if self.listener is not None:
+                self.listener.received(envelope)
+            else:
+                self.owner.received(self, envelope)
+
     def _go_on(self) -> None:
-        if not self.is_open:
+        if self._held or not self.is_open:
             return
         self._work()
-        if not self._waiting and self.is_open:
+        if not self._waiting and not self._held and self.is_open:
             assert self.transport is not None
             self.transport.resume_reading()
 

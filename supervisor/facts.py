@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from .fact import Fact, Group, Intrusion, Level, Process, Release, Slot, signal_name, span
+from .fleet import facts as _of_the_fleet  # noqa: F401 - its facts are among the kinds below
 
 _LEVELS: dict[str, Level] = {"planned": "info", "finished": "info", "killed from outside": "warning"}
 _ENDINGS = {
@@ -336,7 +337,7 @@ class CommandGiven(Fact, frozen=True, tag="command"):
 
     def _text(self) -> str:
         given = " ".join(f"{name}={value}" for name, value in self.arguments.items())
-        who = f"{self.user or self.uid} (pid {self.pid})"
+        who = f"{self.user or self.uid} (pid {self.pid})" if self.pid else self.user
         return f"{who}: {' '.join(filter(None, [self.verb, given]))}: {self.outcome}"
 
 
@@ -350,6 +351,26 @@ class FrameRejected(Intrusion, frozen=True):
     """A peer sent what is no message and lost its connection."""
 
     line = "connection of uid {uid} (pid {pid}) closed: {why} ({count} times)"
+
+
+class BusConnected(Fact, frozen=True):
+    line = "bus {url} connected"
+    url: str
+
+
+class BusLost(Fact, frozen=True):
+    """Told once, however often it is tried in vain."""
+
+    line = "the bus is away, it is tried again and again: {why}"
+    severity = "error"
+    url: str
+    why: str
+
+
+class BusDeaf(Fact, frozen=True):
+    line = "bus {url} answers, but nothing is heard from it; it is connected anew"
+    severity = "warning"
+    url: str
 
 
 class Dropped(Fact, frozen=True):

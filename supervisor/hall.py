@@ -4,10 +4,12 @@ import signal
 from collections.abc import Callable
 
 from ..ipc.errors import FrameError
-from ..ipc.message import BootFailed, Command, Envelope, Hello, Imported, Ping, Ready, body
+from ..ipc.message import BootFailed, Command, Envelope, Hello, Imported, Ping, Ready, ShellResult, body
 from . import events, procfs
 from .commands import Commands
 from .connection import Connection
+from .desk import Issuer, Request
+from .exchange import Exchange
 from .fact import clean_lines
 from .loaders import Loaders
 from .registry import LoaderProcess, Process, Registry
@@ -26,9 +28,11 @@ class Hall:
         post: Callable[[events.Event], None],
         keeper_pid: int,
         welcome: Callable[[Process], None],
+        exchange: Exchange,
     ) -> None:
         self.registry, self.loaders, self.commands = registry, loaders, commands
         self.post, self.keeper_pid, self.welcome = post, keeper_pid, welcome
+        self.exchange = exchange
 
     def admit(self, connection: Connection, hello: Hello) -> str:
         """A worker or zygote says hello with the token of its spawn."""
@@ -76,9 +80,9 @@ class Hall:
         if connection.role == "zygote":
             self.loaders.heard_solo(process, connection, envelope)
         else:
-            self._heard_worker(process, envelope)
+            self._heard_worker(process, connection, envelope)
 
-    def _heard_worker(self, process: Process, envelope: Envelope) -> None:
+    def _heard_worker(self, process: Process, connection: Connection, envelope: Envelope) -> None:
         match envelope.op:
             case Ping.op:
                 ping = body(envelope, Ping)
@@ -92,18 +96,30 @@ class Hall:
                 failed = body(envelope, BootFailed)
                 process.words = clean_lines(failed.trace)
                 self.post(events.BootFailed(process.worker, failed.reason))
+            case ShellResult.op:
+                self.commands.shells.heard(connection, body(envelope, ShellResult))
             case _:
                 raise FrameError(f"a worker may not say {envelope.op[:80]}")
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone; the process's end, if it ended, is told by the keeper."""
+        self.commands.shells.lost(connection)
         process = self.registry.workers.get(connection.worker)
         if process is not None and process.connection is connection:
             process.connection = None
 
+    def join(self, connection: Connection, who: Role) -> str:
+        """A process wants to exchange messages with others; "" or the reason why not."""
+        return self.exchange.admit(connection, who)
+
+    def left(self, connection: Connection) -> None:
+        """It is gone."""
+        self.exchange.closed(connection)
+
     def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
         """A client gives a command."""
-        self.commands.give(connection, envelope.id, command, who)
+        issuer = Issuer(connection.peer.uid, connection.peer.pid)
+        self.commands.give(Request(connection, envelope.id, command, issuer), who)
 
 
 def _pinged(worker: int, ping: Ping) -> events.Pinged:

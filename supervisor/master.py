@@ -24,6 +24,8 @@ from ..ipc.processes import start_time
 from . import banner, events, limits
 from .adoption import Adoption
 from .announcement import Announcement, failure
+from .bus.fitness import keyring_of
+from .bus.keyring import KeyringError
 from .cluster import Cluster
 from .commands import Commands
 from .config.faults import ConfigError
@@ -31,17 +33,20 @@ from .config.schema import Config
 from .context import Context
 from .deploys import Deploys
 from .effects import Effects
+from .errands import Errands
+from .exchange import Exchange
 from .fact import Fact
-from .facts import ClusterStarted, ClusterStopped, KeeperLost, MasterStarted, RollDone, RolledBack
+from .facts import ClusterStarted, ClusterStopped, MasterStarted, RollDone, RolledBack
+from .fleet.plane import Plane
 from .founding import founded
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
+from .keeperwatch import KeeperWatch
 from .lastwords import trace, with_last_words
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
-from .notyet import ignored
 from .origins import origins
 from .places import NoRunDir
 from .registry import Registry
@@ -54,14 +59,12 @@ from .setup import Options, exit_when_failed, read_config, run_dir_of
 from .tasks import Tasks
 from .terminal import Terminal
 from .timers import Timers
-from .tree import Handle
 from .turns import Turns
 from .watching import Watching
 
 BACKLOG = 2048
 CONTROL_BACKLOG = 512
 SAVE_DELAY = 0.05
-STOP_SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", signal.SIGQUIT: "SIGQUIT"}
 
 
 class StartError(BkdError):
@@ -79,7 +82,7 @@ def main() -> None:
         code = asyncio.run(Master(options).run())
     except ConfigError as error:
         code = _failed(options, str(error), 2)
-    except NoRunDir as error:
+    except (NoRunDir, KeyringError) as error:
         code = _failed(options, f"bkd: {error}", 2)
     except BkdError as error:
         code = _failed(options, f"bkd: {error}", 1)
@@ -109,7 +112,7 @@ class Master:
         self.epoch = 1
         self.over: asyncio.Future[int]
         self.announcement = Announcement(self.keeper, wanted=options.daemon)
-        self.adopting = self._asked_to_stop = self._closing_kept = False
+        self.adopting = self._closing_kept = False
         self.tasks = Tasks()
         self._saving: asyncio.TimerHandle | None = None
 
@@ -182,17 +185,27 @@ class Master:
         self.effects = Effects(self.context, self.registry)
         self.effects.seat()
         self.effects.leaving = self._leave
+        self.exchange = Exchange(self.config.app.name, self.registry, lambda: self.turns.cluster)
         self.deploys = Deploys(self, self.listeners)
         self.reloads = Reloads(self, self.deploys)
         self.commands = Commands(self, self.deploys, self.reloads)
+        self.errands = Errands(self, self.exchange, self.commands)
+        self.plane = Plane(self, self.commands, self.exchange, self.run_dir, adopting=self.adopting)
         self.watching = Watching(self, self.deploys, self.reloads) if self.options.watch else None
         self.effects.loaders.watching = self.watching
         self.hall = Hall(
-            self.registry, self.effects.loaders, self.commands, self.turns.post, self.keeper_pid, self.effects.welcome
+            self.registry,
+            self.effects.loaders,
+            self.commands,
+            self.turns.post,
+            self.keeper_pid,
+            self.effects.welcome,
+            self.exchange,
         )
         self.turns.changed = self._changed
-        self.keeper.on_lost = self._keeper_lost
-        self.keeper.on_late = self._end_late
+        self.keeper_watch = KeeperWatch(self, self.keeper, self.options, self.reloads)
+        self.keeper_watch.is_over = lambda: self.over.done()
+        self.keeper_watch.alone = lambda: self.housekeeping.look_for_the_dead()
         setproctitle(f"bkd: {self.config.app.name} master")
 
     async def _claim(self) -> None:
@@ -240,7 +253,7 @@ class Master:
         if self.adopting:
             self.turns.post(events.Adopted(time.monotonic() - self._saved))
         self.turns.begin()
-        self.keeper.hear(self._heard_keeper)
+        self.keeper_watch.begin()
         self._dismiss_blank()
         if self.adopting:
             adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
@@ -248,6 +261,7 @@ class Master:
         self.remember()
         self.housekeeping.begin()
         self.tasks.run(Timers(self, self.deploys).run())
+        self.plane.begin()
         if self.watching is not None:
             self.watching.begin()
         self.keeper.tell("up")
@@ -259,8 +273,6 @@ class Master:
         as_json = self.config.log.format == "json"
         form = banner.log_format(colours)
         logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
-        for line in ignored(self.config):
-            logger.warning("{}", line)
 
     def _dismiss_blank(self) -> None:
         """The process that was started early is of no use to this configuration."""
@@ -317,62 +329,29 @@ class Master:
 
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
+        keyring = keyring_of(self.config.bus)
         admit_groups(self.run_dir, self.context.socket, config.control)
         before = self.context.ping_period
         self.config = self.context.config = config
         self.context.repaced = self.context.repaced or self.context.ping_period != before
         self.server.control = config.control
         self.journal.bound(limit=config.log.rotate, keep=max(1, config.log.keep))
+        self.plane.configure(keyring)
 
     def _is_last(self, worker: int) -> bool:
         """Whether nobody else that listens where it does will take what is queued."""
         place = find(self.turns.cluster, worker)
         return place is None or self.turns.cluster.closing is not None or not has_siblings(place)
 
-    # -- the keeper
-
-    def _heard_keeper(self, event: dict[str, Any], descriptors: list[int]) -> None:
-        for fd in descriptors:
-            os.close(fd)
-        if event["event"] == "exit":
-            self.effects.ended(event["pid"], event["status"])
-        elif event["event"] == "signal":
-            self._signalled(event["number"])
-
-    def _end_late(self, pid: int, start: int) -> None:
-        """A spawn that was given up and happened all the same: somebody else has its place by now."""
-        handle = Handle.open(pid, start)
-        if handle is not None:
-            logger.warning("pid {} was started too late and is ended", pid)
-            handle.signal(signal.SIGKILL)
-            handle.close()
-
-    def _signalled(self, number: int) -> None:
-        name = STOP_SIGNALS.get(signal.Signals(number))
-        if number == signal.SIGHUP:
-            if not self.options.tty or os.isatty(1):  # of a terminal that is gone nothing can be asked
-                self.tasks.run(self.reloads.by_signal())
-                return
-            name = "the terminal was closed"
-        if name is None:
-            logger.warning("{} is not understood yet", signal.Signals(number).name)
-            return
-        hasty, self._asked_to_stop = self._asked_to_stop, True
-        if not hasty and not self.options.daemon and self.options.tty:
-            Terminal(1).write("\rstopping; Ctrl-C again kills at once\n")
-        self.turns.post(events.StopAsked(name, hasty=hasty))
-
-    def _keeper_lost(self) -> None:
-        """Nobody reaps the workers any more: they are drained, and the exit code is that of a failure."""
-        if self.over.done() or (self.turns.cluster.closing and self.turns.cluster.closing.left):
-            return
-        self.tell(KeeperLost(pid=self.keeper_pid))
-        self.turns.post(events.StopAsked("the keeper is gone", code=1))
-        self.housekeeping.look_for_the_dead()
+    # -- the end
 
     def _leave(self, code: int) -> None:
         self.tell(ClusterStopped(code=code))
         self.commands.over(code)
+        self.tasks.run(self._last(code))
+
+    async def _last(self, code: int) -> None:
+        await self.plane.end()
         asyncio.get_running_loop().call_later(0.02, self._left, code)
 
     def _left(self, code: int) -> None:

@@ -1,11 +1,7 @@
 """What a master cannot ask back from its processes: `run_dir/state`, MessagePack, replaced as a whole.
 
-It is of use only to a master of the same boot below the same keeper; anything else in the file is ignored. That is
-why it is not synced to the disk: it has to survive the master's death, not the machine's.
+It is of use only to a master of the same boot below the same keeper; anything else in the file is ignored.
 """
-
-import os
-from pathlib import Path
 
 import msgspec
 from loguru import logger
@@ -14,6 +10,7 @@ from .cluster import Cluster
 from .config.schema import Config, GroupSection
 from .procfs import boot_id
 from .registry import LoaderProcess, Process, Registry
+from .statefile import StateFile
 
 SCHEMA = 2
 
@@ -71,56 +68,29 @@ class _Stamp(msgspec.Struct):
     keeper_start: int = 0
 
 
-class Memory:
-    """The file of one run directory; `fault`: why the last state could not be written, "" when it was."""
+class Memory(StateFile):
+    """The file of one run directory."""
 
     def __init__(self, run_dir: str) -> None:
-        self.path = Path(run_dir, "state")
-        self.fault = ""
+        super().__init__(f"{run_dir}/state")
 
     def recall(self, keeper: int, keeper_start: int) -> State | None:
         """The state as the last master below this keeper left it, None when there is none to trust."""
+        data = self.read()
+        if data is None:
+            return None
         try:
-            about = self.path.lstat()
-            if about.st_uid != os.getuid() or about.st_mode & 0o077:
-                logger.error("{} is not this user's alone and is not used", self.path)
-                return None
-            data = self.path.read_bytes()
             stamp = msgspec.msgpack.decode(data, type=_Stamp)
             if stamp != _Stamp(SCHEMA, boot_id(), keeper, keeper_start):
                 return None
             return msgspec.msgpack.decode(data, type=State)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except msgspec.MsgspecError as error:
             logger.error("{} cannot be used: {}", self.path, error)
             return None
 
     def keep(self, state: State) -> None:
-        """Replace the file. A disk that does not take it is told once; the cluster runs on."""
-        draft = self.path.with_suffix(".new")
-        try:
-            draft.unlink(missing_ok=True)
-            with open(draft, "xb", opener=_private) as file:
-                file.write(msgspec.msgpack.encode(state))
-            draft.replace(self.path)
-            self.fault = ""
-        except OSError as error:
-            if str(error) != self.fault:
-                self.fault = str(error)
-                logger.error("{} cannot be written: {}; a restart of the master would forget", self.path, error)
-
-    def forget(self) -> None:
-        """The cluster is over."""
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            logger.error("{} cannot be removed: {}", self.path, error)
-
-
-def _private(path: str, flags: int) -> int:
-    """It holds the environment of programs and the tokens of workers."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        """Replace the file."""
+        self.replace(msgspec.msgpack.encode(state))
 
 
 def records(registry: Registry) -> tuple[list[WorkerRecord], list[LoaderRecord]]:

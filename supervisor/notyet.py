@@ -1,19 +1,14 @@
-"""What a configuration may say already and this version does not do yet: refused where it matters, told where not."""
-
-from collections.abc import Iterator
+"""What a configuration may say already and this version does not do yet: refused."""
 
 from .config.faults import Fault
-from .config.schema import Config, GroupSection
+from .config.schema import Config
 
-_IGNORED = ("may",)
 _REFUSED = ("user", "group", "umask")
 
 
 def refused(config: Config) -> list[Fault]:
     """Faults: to start without these would be to do something else than what is written there."""
     faults = []
-    if config.bus.url != "local:":
-        faults.append(Fault("bus.url", '"local:" (this version has no other bus)', config.bus.url.partition(":")[0]))
     for group in config.workers.values():
         key = f"workers.{group.name}"
         if group.kind == "messages":
@@ -29,12 +24,3 @@ def refused(config: Config) -> list[Fault]:
             if bind.startswith("fd:")
         )
     return faults
-
-
-def ignored(config: Config) -> Iterator[str]:
-    """Lines for the log: settings that have no effect in this version."""
-    for group in config.workers.values():
-        plain = GroupSection(group.name, group.kind)
-        for name in _IGNORED:
-            if getattr(group, name) != getattr(plain, name):
-                yield f"workers.{group.name}.{name} has no effect in this version"

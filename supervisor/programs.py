@@ -89,6 +89,7 @@ class Programs:
         settings = process.settings
         env = {
             **settings.env,
+            "BKD_SOCKET": self.context.socket,
             "BKD_SLOT": process.slot,
             "BKD_RELEASE": str(process.release),
             "BKD_TREE": process.tree,

@@ -85,6 +85,15 @@ class Registry:
         """Whose secret this is."""
         return self._tokens.get(token)
 
+    def by_pid(self, pid: int) -> Process | LoaderProcess | None:
+        """Whose process has this pid, if it still is that process."""
+        process = self._pids.get(pid)
+        return process if process is not None and process.handle is not None and process.handle.alive() else None
+
+    def by_tree(self, tree: str) -> Process | None:
+        """Whose descendants have this mark in their environment."""
+        return next((process for process in self.workers.values() if process.tree == tree), None)
+
     def ended(self, pid: int, status: int) -> Process | LoaderProcess | None:
         """Whose process this was; kept for a while when nobody knows the pid yet. A living one is somebody else."""
         process = self._pids.get(pid)

@@ -21,6 +21,7 @@ from .desk import USAGE, Desk, Request
 from .facts import ConfigReloaded
 from .listeners import Listeners
 from .origins import origins
+from .port import raw
 from .registry import Registry
 from .reports import PARTLY, verdict
 from .setup import Options, exit_when_failed, read_config
@@ -47,7 +48,8 @@ class Reloads:
         self._turn = asyncio.Lock()
 
     async def reload(self, request: Request) -> Finished:
-        """The command."""
+        """The command. With `tell`, applications hear of it even when nothing has changed."""
+        tell = bool(request.arguments.get("tell"))
         try:
             if request.arguments.get("dry_run"):
                 return _answer(request, self._changes(self._read()), [], 0, "")
@@ -55,10 +57,10 @@ class Reloads:
         except ConfigError as error:
             return Finished(USAGE, err=f"{error}\nbkd: nothing was changed\n")
         if request.arguments.get("no_wait"):
-            self.master.tasks.run(self._over(found, waiting))
+            self.master.tasks.run(self._over(found, waiting, tell=tell))
             return self._begun(request, found, waiting)
         waiting.progress = request.progress
-        await self._over(found, waiting, request)
+        await self._over(found, waiting, request, tell=tell)
         return self._verdict(request, found, waiting)
 
     def _begun(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
@@ -163,10 +165,12 @@ class Reloads:
             listeners.close(set(listeners.found) - before)
             raise
 
-    async def _over(self, found: list[Change], waiting: Waiting, request: Request | None = None) -> None:
+    async def _over(
+        self, found: list[Change], waiting: Waiting, request: Request | None = None, *, tell: bool = False
+    ) -> None:
         """When all of it has come to its end, applications hear of it."""
         applied = [change.key for change in found if change.takes != "restart"]
-        if not applied:
+        if not applied and not tell:
             return
         await self._wait(waiting, request)
         self._send(ConfigChanged(applied))
@@ -178,9 +182,7 @@ class Reloads:
             await self.deploys.wait(waiting)
 
     def _send(self, message: ConfigChanged) -> None:
-        for process in self.master.registry.workers.values():
-            if process.connection is not None:
-                process.connection.send(message)
+        self.master.exchange.event("all", "", message.op, raw(message), "server")
 
     def _verdict(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
         said = verdict(request, waiting, self.master.turns.cluster, self.deploys.traces)

@@ -11,7 +11,7 @@ from ..ipc.message import Command, Envelope, Hello, Message, Refused, Welcome, b
 from ..ipc.message_names import VERSION
 from ..ipc.processes import start_time
 from .config.schema import ControlSection
-from .connection import Connection
+from .connection import READ, Connection
 from .facts import FrameRejected, PeerRefused
 from .journal import Journal
 from .roles import Role, role
@@ -32,6 +32,12 @@ class Hall(Protocol):
     def lost(self, connection: Connection) -> None:
         """A worker's or zygote's connection is gone."""
 
+    def join(self, connection: Connection, who: Role) -> str:
+        """Take an application connection; "" or the reason why not."""
+
+    def left(self, connection: Connection) -> None:
+        """An application connection is gone."""
+
     def command(self, connection: Connection, envelope: Envelope, command: Command, who: Role) -> None:
         """A client gives a command."""
 
@@ -48,7 +54,9 @@ class Server:
 
     async def listen(self, listener: socket.socket) -> None:
         """Serve this listener from now on."""
-        await asyncio.get_running_loop().create_unix_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        buffer = memoryview(bytearray(READ))
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_server(lambda: Connection(self, buffer), sock=listener, backlog=BACKLOG)
 
     def opened(self, connection: Connection) -> bool:
         """Called for every connection: who has no role gets no answer."""
@@ -87,12 +95,16 @@ class Server:
         self._roles.pop(connection, None)
         if connection.role in ("worker", "zygote"):
             self.hall.lost(connection)
+        elif connection.role == "application":
+            self.hall.left(connection)
 
     def _hello(self, connection: Connection, envelope: Envelope) -> None:
         if envelope.op != Hello.op:
             raise FrameError("the first message must be a hello")
         hello = body(envelope, Hello)
         refusal = self._check(connection, hello)
+        if hello.role == "application" and not refusal:
+            refusal = self.hall.join(connection, self._roles[connection])
         answer: Message = Refused(refusal) if refusal else Welcome(VERSION, self.epoch, os.getpid())
         if refusal:
             self.refusals["hello"] += 1
@@ -101,7 +113,7 @@ class Server:
             return
         connection.welcomed(hello.role)
         connection.send(answer, re=envelope.id)
-        if hello.role != "client":
+        if hello.role in ("worker", "zygote"):
             refusal = self.hall.admit(connection, hello)
             if refusal:
                 connection.reject(refusal)
@@ -111,9 +123,13 @@ class Server:
             return f"this master speaks version {VERSION} of the protocol, you speak {hello.version}: use the same bkd"
         if hello.role == "client":
             return ""
-        if hello.role not in ("worker", "zygote") or not hello.token:
+        if hello.role == "application":
+            said = hello.pid or hello.start
+        elif hello.role in ("worker", "zygote") and hello.token:
+            said = True
+        else:
             return "unknown role"
-        if hello.pid != connection.peer.pid or start_time(hello.pid) != hello.start:
+        if said and (hello.pid != connection.peer.pid or start_time(hello.pid) != hello.start):
             return "the process is not the one it says it is"
         return ""
 

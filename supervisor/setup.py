@@ -5,6 +5,7 @@ import socket
 from dataclasses import dataclass, field
 
 from . import places
+from .bus.fitness import unfit
 from .config.faults import ConfigError
 from .config.load import for_run, load
 from .config.schema import Config
@@ -44,7 +45,7 @@ def read_config(options: Options) -> Config:
     if options.target:
         return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
     config = load(options.config, os.environ, hostname=hostname)
-    faults = refused(config) + too_many_addresses(config)
+    faults = refused(config) + too_many_addresses(config) + unfit(config.bus)
     if faults:
         raise ConfigError(os.path.basename(options.config), faults)
     return config

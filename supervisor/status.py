@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .. import __version__
@@ -11,13 +12,16 @@ from .cluster import Cluster, Exit, Group, Loader, Phase, Release, Slot, Stage, 
 from .config.schema import Config
 from .config.units import format_duration, format_size
 from .exits import LOOP_CALM
+from .logfiles import clean
 
 STATES = {Loader.LOADING: "loading", Loader.READY: "ready", Loader.UNSAFE: "ready"}
 COLUMNS = ("SLOT", "STATE", "PID", "REL", "UPTIME", "RESTARTS", "RSS", "CPU", "IN FLIGHT", "LAG", "LAST EXIT")
 
 
-def document(cluster: Cluster, config: Config, *, began: float, keeper: int) -> dict[str, Any]:
-    """The whole status, as `bkd status --json` prints it."""
+def document(
+    cluster: Cluster, config: Config, *, began: float, keeper: int, dropped: Callable[[int], int]
+) -> dict[str, Any]:
+    """The whole status, as `bkd status --json` prints it. `dropped`: events that a worker had no room for."""
     now = time.monotonic()
     return {
         "app": config.app.name,
@@ -28,12 +32,11 @@ def document(cluster: Cluster, config: Config, *, began: float, keeper: int) -> 
         "keeper_pid": keeper,
         "master_pid": os.getpid(),
         "uptime": round(now - began, 3),
-        "bus": {"url": "local:", "connected": True},
-        "groups": [_group(cluster, group, now) for group in cluster.groups.values()],
+        "groups": [_group(cluster, group, now, dropped) for group in cluster.groups.values()],
     }
 
 
-def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
+def _group(cluster: Cluster, group: Group, now: float, dropped: Callable[[int], int]) -> dict[str, Any]:
     return {
         "name": group.name,
         "kind": group.settings.kind,
@@ -49,7 +52,7 @@ def _group(cluster: Cluster, group: Group, now: float) -> dict[str, Any]:
             if release.pid and release.loader in (Loader.LOADING, Loader.READY)
         ],
         "reason": reason(group, now) or None,
-        "workers": [_slot(cluster, group, slot, now) for slot in group.slots.values()],
+        "workers": [_slot(cluster, group, slot, now, dropped) for slot in group.slots.values()],
     }
 
 
@@ -100,7 +103,7 @@ def _is_looping(slot: Slot, now: float) -> bool:
     return slot.looping and now - slot.scored_at < LOOP_CALM
 
 
-def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, Any]:
+def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Callable[[int], int]) -> dict[str, Any]:
     worker = _shown(slot)
     row: dict[str, Any] = {
         "name": slot.name,
@@ -110,6 +113,7 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float) -> dict[str, A
         "uptime": round(now - (worker.ready_at or worker.ordered), 3) if worker else None,
         "restarts": slot.restarts,
         **_vitals(cluster, worker, now),
+        "dropped": dropped(worker.id) if worker else 0,
         "next_try": round(slot.next_try - now, 3) if slot.next_try > now else None,
         "last_exit": _exit(slot.last_exit, now),
         "beside": [
@@ -192,6 +196,7 @@ def table(status: dict[str, Any]) -> str:
         f"{status['app']} {status['state']} for {up} on {status['host']}"
         f"  (keeper {status['keeper_pid']}, master {status['master_pid']}, bkd {status['version']})"
     ]
+    lines += _bus(status["bus"])
     rows: list[tuple[str, ...]] = [COLUMNS]
     heads: dict[int, str] = {}
     for group in status["groups"]:
@@ -203,6 +208,18 @@ def table(status: dict[str, Any]) -> str:
             lines += ["", heads[number]]
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return "\n".join(lines[:1] + lines[1:]) + "\n"
+
+
+def _bus(bus: dict[str, Any]) -> list[str]:
+    """A line about it where there are other hosts."""
+    if bus["url"] == "local:":
+        return []
+    refused = sum(bus["refused"].values())
+    tail = f", {refused} messages refused" if refused else ""
+    if bus["connected"]:
+        return [f"bus {bus['url']}, {bus['hosts']} hosts{tail}"]
+    why = f": {clean(bus['error'])}" if bus["error"] else ""
+    return [f"bus {bus['url']} is {bus['state']} for {format_duration(bus['since'], rough=True)}{why}{tail}"]
 
 
 def _head(group: dict[str, Any]) -> str:

@@ -60,6 +60,7 @@ def _settle(spawn: Spawn) -> None:
         gc.enable()
         random.seed()
     redirect(spawn.order.log)
+    os.environ["BKD_SOCKET"] = spawn.socket
     os.environ["BKD_SLOT"] = spawn.order.slot
     os.environ["BKD_RELEASE"] = str(spawn.load.release)
     os.environ["BKD_TREE"] = spawn.order.tree

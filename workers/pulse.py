@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 from time import monotonic, process_time, sleep  # bound before an application can patch them
+from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
@@ -24,9 +25,13 @@ from .sources import Sources
 from .supervision import Load
 from .trace import LONGEST_TRACE
 
+if TYPE_CHECKING:
+    from .shell import Shell
+
 CONNECT_LIMIT = 5.0
 QUICK_BOOT = 0.03
 LAST_WORD = 0.5
+JOIN_LIMIT = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
 FASTEST, SLOWEST = 0.05, 60.0
@@ -61,15 +66,17 @@ class Pulse:
 
     def __init__(self, path: str, load: message.Load, order: message.Fork) -> None:
         self.slot = order.slot
-        self._path, self._load, self._order = path, load, order
+        self.path, self._load, self._order = path, load, order
         self.begun = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._period = load.ping
         self._sources = Sources() if load.watch else None
+        self._shell: Shell | None = None
         self._title = f"bkd: {load.app} {order.slot} r{load.release}"
         self._probe: Probe | None = None
         self._measure: Callable[[], Load] = Load
         self._ready = self._draining = False
+        self._ready_by = 0.0
         self._told_ready, self._told_failed = threading.Event(), threading.Event()
         self._boot_error = self._boot_trace = ""
         self._quiet = order.quiet
@@ -96,12 +103,19 @@ class Pulse:
         self._probe = Probe(loop)
         self.loop = loop
         self.begun.set()
+        application.ipc.begin()
 
     def ready(self) -> None:
         """The work is being done from now on."""
+        self._ready_by = monotonic() + JOIN_LIMIT
         self._ready = True
         self.begun.set()
+        application.ipc.begin()
         self._retitle("ready")
+        os.eventfd_write(self._wake, 1)
+
+    def joined(self) -> None:
+        """Events of the application are heard from now on; called in any thread."""
         os.eventfd_write(self._wake, 1)
 
     def failed(self, reason: str, trace: str = "") -> None:
@@ -125,6 +139,8 @@ class Pulse:
     def finish(self) -> None:
         """The work is over: a worker that was ready for a moment only was ready all the same."""
         if self._ready:
+            self._ready_by = 0.0
+            os.eventfd_write(self._wake, 1)
             self._told_ready.wait(LAST_WORD)
         if self._boot_error:
             self._told_failed.wait(LAST_WORD)
@@ -144,6 +160,8 @@ class Pulse:
                     _log.error("%s: the master does not take this worker: %s", self.slot, error)
             except Exception:  # noqa: BLE001 - the heartbeat must not end by a fault of its own
                 _log.exception("%s: the heartbeat failed", self.slot)
+            if self._shell is not None:
+                self._shell.close()
             alone_since = self._alone(alone_since)
             sleep(delay)
             delay = min(RETRY_CAP, delay * 2)
@@ -163,7 +181,7 @@ class Pulse:
             ready=self._told_ready.is_set(),
             draining=self._draining,
         )
-        link, _welcome = Link.connect(self._path, hello, timeout=CONNECT_LIMIT)
+        link, _welcome = Link.connect(self.path, hello, timeout=CONNECT_LIMIT)
         return link
 
     def _serve(self, link: Link) -> None:
@@ -178,20 +196,30 @@ class Pulse:
             self._obey(link.waiting())
             while True:
                 self._tell_state(link)
+                self._tell_printed(link)
                 now = monotonic()
                 beat = min(beat, now + self._period)
                 if now >= beat:
                     link.send(self._ping(now, overslept=now - beat > self._period + 1.0))
                     self._tell_imported(link)
                     beat = now + self._period
-                for fd, _happened in poll.poll(max(0.0, beat - now) * 1000 + 1):
+                    if self._shell is not None:
+                        self._shell.expire()
+                for fd, _happened in poll.poll(max(0.0, self._next(beat, now) - now) * 1000 + 1):
                     if fd == self._wake:
                         os.eventfd_read(self._wake)
                     else:
                         self._obey(link.pending())
 
+    def _next(self, beat: float, now: float) -> float:
+        """When there is something to be told, if nothing happens before."""
+        waits = self._ready and not self._told_ready.is_set()
+        return min(beat, max(self._ready_by, now)) if waits else beat
+
     def _tell_state(self, link: Link) -> None:
-        if self._ready and not self._told_ready.is_set():
+        """No event is missed by a worker that is ready: who listens has joined, or was given time to."""
+        joined = application.ipc.is_joined or monotonic() >= self._ready_by
+        if self._ready and joined and not self._told_ready.is_set():
             link.send(message.Ready())
             self._told_ready.set()
         if self._boot_error and not self._told_failed.is_set():
@@ -203,6 +231,24 @@ class Pulse:
         if files:
             link.send(message.Imported(files))
 
+    def _tell_printed(self, link: Link) -> None:
+        """A piece at a time: however much code of the shell prints, the heartbeat goes on in between."""
+        result = self._shell.next() if self._shell is not None else None
+        if result is not None:
+            link.send(result)
+            self._ask()
+
+    def _run_in_shell(self, order: message.ShellRun) -> None:
+        if self._shell is None:
+            from .shell import Shell
+
+            self._shell = Shell(self, self._load, self._ask)
+        self._shell.order(order)
+
+    def _ask(self) -> None:
+        """Called in any thread: there is something to be told."""
+        os.eventfd_write(self._wake, 1)
+
     def _ping(self, now: float, *, overslept: bool) -> message.Ping:
         in_flight, oldest, served = self._measure()
         lag = self._probe.lag(now, overslept=overslept) if self._probe else None
@@ -212,7 +258,7 @@ class Pulse:
         )
 
     def _obey(self, envelopes: list[message.Envelope]) -> None:
-        """What is no order is an event of the application."""
+        """Events of the application come on a connection of its own."""
         for envelope in envelopes:
             match envelope.op:
                 case message.Drain.op:
@@ -223,8 +269,10 @@ class Pulse:
                     redirect(self._order.log)
                 case message.Pace.op:
                     self._period = min(SLOWEST, max(FASTEST, message.body(envelope, message.Pace).period))
+                case message.ShellRun.op:
+                    self._run_in_shell(message.body(envelope, message.ShellRun))
                 case _:
-                    application.ipc.deliver(envelope.op, envelope.data)
+                    _log.error("%s: the master sent an order that no worker knows: %s", self.slot, envelope.op[:80])
 
     def _asked_to_serve(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ VERBS = frozenset(
 
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _UMASK = re.compile(r"0?[0-7]{3}")
-_VERB = re.compile(r"([a-z]+)(:[a-z][a-z0-9_-]*)?")
+_VERB = re.compile(r"([a-z]+)(:[a-z][a-z0-9_-]*|:\*)?")
 
 
 class Form(NamedTuple):

@@ -11,7 +11,7 @@ from .processors import processors
 from .reader import Reader
 from .schema import GroupSection
 
-RESERVED = ("server", "all")
+RESERVED = ("server", "all", "commands", "hosts", "reply", "permit", "limit", "lock")  # keys and channels of the bus
 
 FORKING = ("web", "python", "messages")
 KINDS_OF = {

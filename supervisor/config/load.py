@@ -7,7 +7,7 @@ from typing import Any
 from ..places import absolute, clean_name, folder_name, here
 from .document import read
 from .faults import ConfigError, Fault, Faults, Key
-from .groups import check_group, check_listeners, known_group, read_group
+from .groups import below, check_group, check_listeners, known_group, read_group
 from .overrides import Layer, layers_of, merge
 from .reader import Reader
 from .schema import (
@@ -92,6 +92,8 @@ class _Loading:
         app = sections["app"]
         app["name"] = app.get("name") or folder_name(self.base)
         app["host"] = app.get("host") or self.hostname
+        bus = sections["bus"]
+        bus["secret_file"] = below(self.base, bus["secret_file"]) if bus.get("secret_file") else ""
         config = Config(
             path,
             self.base,

@@ -71,7 +71,7 @@ class LogSection(Section, frozen=True):
 
 
 class BusSection(Section, frozen=True):
-    """`[bus]`."""
+    """`[bus]`; `secret_file` is absolute once loaded, if given."""
 
     url: BusUrl = "local:"
     secret_file: str = ""

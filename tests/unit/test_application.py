@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bkd.ipc import Application, Event, NotConnected
-from bkd.ipc.application import MOST_WAITING
+from bkd.ipc.handlers import MOST_WAITING
 
 PATIENCE = 10.0
 
@@ -18,7 +18,7 @@ PATIENCE = 10.0
 class Face:
     """A worker's runtime that has `begun`, with the loop of the test if there is one."""
 
-    slot = "web.2"
+    slot, path = "web.2", ""
 
     def __init__(self, loop=None):
         self.loop, self.begun, self.is_ready = loop, threading.Event(), False

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from bkd.ipc import ipc
+from bkd.ipc import ipc, sync_ipc
 
 
 def note(what, message=""):
@@ -76,4 +76,13 @@ async def main():
 
 def plain():
     note("main")
+    ipc.stopping(None)
+
+
+def asks_first():
+    """Joins before it is ready."""
+    sync_ipc.send("server", "nobody:listens")
+    while not os.path.exists("open"):
+        time.sleep(0.01)
+    ipc.ready()
     ipc.stopping(None)

@@ -61,7 +61,7 @@ class Master:
         birth = {"socket": self.path, "token": "zygote"}
         with contextlib.suppress(BrokenPipeError):  # it has ended already
             os.write(self.process.stdin.fileno(), json.dumps(birth).encode() + b"\n")
-        self._peers, self._workers = [], []
+        self._peers, self._early, self._workers = [], [], []
 
     def __enter__(self):
         return self
@@ -78,16 +78,20 @@ class Master:
         self.listener.close()
         print(f"--- zygote\n{said}--- workers\n{self.said()}")
 
-    def admit(self):
-        """The next connection, welcomed."""
-        self._peers.append(Peer(self.listener.accept()[0]))
-        self._peers[-1].send(Welcome())
-        return self._peers[-1]
+    def admit(self, role):
+        """The next connection of this role, welcomed; so are those of others, which are kept."""
+        while not (found := [peer for peer in self._early if peer.hello.role == role]):
+            peer = Peer(self.listener.accept()[0])
+            self._peers.append(peer)
+            self._early.append(peer)
+            peer.send(Welcome())
+        self._early.remove(found[0])
+        return found[0]
 
     def load(self, work, listeners=(), **options):
         """Order the load; the zygote's connection, its answer not yet heard."""
         options = {"app": "shop", "group": "web", "release": 1, "cwd": str(self.folder), "ping": 0.1} | options
-        zygote = self.admit()
+        zygote = self.admit("zygote")
         zygote.send(Load(work=work, log=str(self.log), keeper=os.getpid(), **options), listeners)
         return zygote
 
@@ -97,7 +101,7 @@ class Master:
         zygote.send(Fork(1, "web.1", "worker", "0" * 16, str(self.log), **options))
         pid = zygote.hear(Forked).pid
         self._workers.append(os.pidfd_open(pid))
-        return self.admit()
+        return self.admit("worker")
 
     def said(self):
         """What the workers have printed so far."""

@@ -61,11 +61,14 @@ def master(tmp_path):
 
 
 def listening(master, target="main", **options):
-    """A ready worker that has handlers, and the connection to it."""
+    """A worker that has handlers, is ready and has sent a ping: the connections of its heartbeat and application."""
     shutil.copy(LISTENING, master.folder)
     worker = master.fork(master.load(FunctionWork(f"listening:{target}"), **options))
-    worker.hear(Ready)
-    return worker
+    application = master.admit("application")
+    said = set()
+    while said != {Ready, Ping}:
+        said.add(type(worker.hear(Ready, Ping)))
+    return worker, application
 
 
 def heard(master, line):
@@ -78,10 +81,10 @@ def heard(master, line):
 
 def test_async_handlers_run_in_the_main_loop_and_plain_ones_in_a_thread(master):
     """Both hear the same event; what only turns out to be async when it is called ends up in the loop as well."""
-    worker = listening(master)
-    worker.send(Unheard())
-    worker.send(ConfigChanged(["ping.kill"]))
-    worker.send(Disguised())
+    _worker, application = listening(master)
+    application.send(Unheard())
+    application.send(ConfigChanged(["ping.kill"]))
+    application.send(Disguised())
     heard(master, "async: MainThread, main loop config:init {'changed': ['ping.kill']}")
     heard(master, "plain: bkd-events, no loop config:init {'changed': ['ping.kill']}")
     heard(master, "disguised: MainThread, main loop disguised {}")
@@ -89,8 +92,8 @@ def test_async_handlers_run_in_the_main_loop_and_plain_ones_in_a_thread(master):
 
 def test_in_a_plain_function_async_handlers_have_a_loop_of_their_own(master):
     """The function itself is not interrupted."""
-    worker = listening(master, "plain")
-    worker.send(ConfigChanged([]))
+    _worker, application = listening(master, "plain")
+    application.send(ConfigChanged([]))
     heard(master, "async: bkd-events, a loop config:init {'changed': []}")
     heard(master, "plain: bkd-events, no loop config:init {'changed': []}")
 
@@ -98,18 +101,38 @@ def test_in_a_plain_function_async_handlers_have_a_loop_of_their_own(master):
 def test_an_event_that_comes_early_waits_for_the_applications_code(master):
     """No handler runs before what it belongs to."""
     shutil.copy(LISTENING, master.folder)
-    worker = master.fork(master.load(FunctionWork("listening:plain", notify=True)))
-    worker.send(ConfigChanged([]))
+    worker = master.fork(master.load(FunctionWork("listening:asks_first", notify=True)))
+    application = master.admit("application")
+    application.send(ConfigChanged([]))
     for _ in range(3):
         worker.hear(Ping)
     assert "config:init" not in master.said()
 
+    (master.folder / "open").touch()
+    heard(master, "plain: bkd-events, no loop config:init {'changed': []}")
+
+
+def test_a_worker_that_listens_is_ready_when_it_hears(master):
+    """No event is missed; one whose application nobody takes is ready all the same, a moment later."""
+    shutil.copy(LISTENING, master.folder)
+    worker = master.fork(master.load(FunctionWork("listening:main")))
+    worker.hear(Ready)
+    master.admit("application").send(ConfigChanged([]))
+    heard(master, "plain: bkd-events, no loop config:init {'changed': []}")
+
+
+def test_events_do_not_come_by_the_heartbeat(master):
+    """What is no order there is said so."""
+    worker, _application = listening(master)
+    worker.send(ConfigChanged([]))
+    until(lambda: "no worker knows: config:init" in master.said(), "a line about it")
+
 
 def test_handlers_that_fail_end_nothing(master):
     """Not the loop, not the thread, not the heartbeat, even by SystemExit; the log has both tracebacks."""
-    worker = listening(master)
-    worker.send(Fails())
-    worker.send(ConfigChanged([]))
+    worker, application = listening(master)
+    application.send(Fails())
+    application.send(ConfigChanged([]))
     heard(master, "plain: bkd-events, no loop config:init {'changed': []}")
     heard(master, "async: MainThread, main loop config:init {'changed': []}")
     assert [master.said().count(f"SystemExit: {kind}\n") for kind in ("async", "plain")] == [1, 1]
@@ -118,9 +141,9 @@ def test_handlers_that_fail_end_nothing(master):
 
 def test_a_handler_that_blocks_holds_up_neither_the_heartbeat_nor_the_loop(master):
     """Only other plain handlers wait for it, and the drain does not."""
-    worker = listening(master)
-    worker.send(Blocks())
-    worker.send(ConfigChanged([]))
+    worker, application = listening(master)
+    application.send(Blocks())
+    application.send(ConfigChanged([]))
     heard(master, "blocked: bkd-events, no loop")
     heard(master, "async: MainThread, main loop config:init {'changed': []}")
     assert worker.hear(Ping).lag < 1.0
@@ -132,9 +155,9 @@ def test_a_handler_that_blocks_holds_up_neither_the_heartbeat_nor_the_loop(maste
 
 def test_data_that_nobody_can_read_cost_the_event_alone(master):
     """The worker says so and goes on on the same connection."""
-    worker = listening(master)
-    worker.sock.sendall(frame(b"\x82\xa2op\xabconfig:init\xa4data\x81\x80\xc0"))  # a map as a key
-    worker.send(ConfigChanged([]))
+    _worker, application = listening(master)
+    application.sock.sendall(frame(b"\x82\xa2op\xabconfig:init\xa4data\x81\x80\xc0"))  # a map as a key
+    application.send(ConfigChanged([]))
     heard(master, "plain: bkd-events, no loop config:init {'changed': []}")
     assert "config:init: the event cannot be read" in master.said()
 
@@ -144,8 +167,7 @@ def test_data_that_nobody_can_read_cost_the_event_alone(master):
 
 def test_the_pace_changes_at_once(master):
     """A heartbeat that would come in a minute comes now."""
-    worker = listening(master, ping=RARELY)
-    worker.hear(Ping)
+    worker, _application = listening(master, ping=RARELY)
     started = time.monotonic()
     worker.send(Pace(0.1))
     for _ in range(3):
@@ -156,8 +178,7 @@ def test_the_pace_changes_at_once(master):
 @pytest.mark.parametrize("period", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_pace_makes_a_worker_spin_or_fall_silent(master, period):
     """It goes on living with the fastest or slowest there is."""
-    worker = listening(master, ping=RARELY)
-    worker.hear(Ping)
+    worker, _application = listening(master, ping=RARELY)
     worker.send(Pace(period))
     worker.send(Pace(0.1))
     pings = [worker.hear(Ping) for _ in range(5)]
@@ -251,7 +272,7 @@ def test_what_is_imported_late_is_told_late(master):
     assert worker.hear(Imported).files == [str(master.folder / "part.py")]
 
     worker.sock.shutdown(socket.SHUT_RDWR)
-    assert master.admit().hear(Imported).files == [str(master.folder / "part.py")]
+    assert master.admit("worker").hear(Imported).files == [str(master.folder / "part.py")]
 
 
 # -- releases

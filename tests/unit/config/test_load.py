@@ -74,6 +74,15 @@ def test_the_example_says_the_defaults_and_leaves_nothing_out(monkeypatch):
     assert {option for option in options if f"{option} = " not in text} == set()
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("keys", "{base}/keys"), ("./etc/keys", "{base}/etc/keys"), ("../keys", "{base}/../keys"), ("/etc/k", "/etc/k")],
+)
+def test_the_keys_of_the_bus_lie_beside_the_file(read, given, found):
+    config = read(f'{WEB}[bus]\nurl = "redis://h"\nsecret_file = "{given}"\n')
+    assert config.bus.secret_file == found.format(base=config.base)
+
+
 def test_values_are_in_seconds_and_bytes(read):
     config = read(WEB + 'max_memory = "512MB"\nterm = "250ms"\npreload = false\n[log]\nrotate = "0"\n')
     web = config.workers["web"]

@@ -1,0 +1,64 @@
+"""What can happen on the bus and to the commands of the fleet. See `supervisor.facts`."""
+
+from ..fact import Fact, Level
+
+
+class BusRefused(Fact, frozen=True):
+    """Something on the bus was not believed; `count` of this kind so far."""
+
+    line = "bus: {count} messages refused as {reason}, the last on {channel}"
+    severity = "warning"
+    reason: str
+    channel: str
+    count: int
+
+
+class BusResync(Fact, frozen=True):
+    """The commands on the bus are not those that were there before: it was emptied, or its clock went back."""
+
+    line = "bus: it was emptied or its clock went back; commands given before count as expired"
+    severity = "warning"
+
+
+class HostClash(Fact, frozen=True):
+    """Another cluster calls itself as this one does."""
+
+    line = "bus: another cluster calls itself {host}; give one of them another name: [app] host"
+    severity = "error"
+    host: str
+
+
+class FleetCommandTaken(Fact, frozen=True):
+    """This host has accepted a command of the fleet."""
+
+    line = "fleet: {verb} of {issuer} accepted ({id})"
+    id: str
+    verb: str
+    issuer: str
+
+
+class FleetCommandEnded(Fact, frozen=True):
+    """… and this is how it ended here."""
+
+    id: str
+    verb: str
+    state: str
+    reason: str
+    seconds: float
+
+    def _text(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"fleet: {self.verb} is {self.state} here{reason} ({self.id})"
+
+    def level(self) -> Level:
+        return "info" if self.state == "done" else "warning"
+
+
+class FleetCommandIgnored(Fact, frozen=True):
+    """A command of the fleet that came too late."""
+
+    line = "fleet: {verb} of {issuer} came too late and is not obeyed ({id})"
+    severity = "warning"
+    id: str
+    verb: str
+    issuer: str

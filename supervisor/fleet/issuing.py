@@ -1,0 +1,219 @@
+"""Gives commands to the fleet for a client of this host, and tells how they go until every host has come to its end."""
+
+import asyncio
+import contextlib
+import secrets
+from typing import Any
+
+from ...ipc.message import Finished
+from ..bus import rollout as rules
+from ..bus.driver import NOTHING, BusError
+from ..bus.orders import Ack, FleetCommand
+from ..bus.rollout import Rollout
+from ..bus.writer import command_id
+from ..desk import Request, UsageError
+from . import verdict
+from .hosts import Hosts
+from .permits import RolloutGone
+from .progress import FleetProgress
+from .rollouts import Rollouts
+from .selection import Selector, select
+from .verbs import LOOKS, ROLLS, VERBS, groups_of, touched
+from .wire import Wire
+
+EXPIRES, LOOKS_EXPIRE, LONGEST_EXPIRY = 15.0, 5.0, 300.0
+GRACE = 1.0  # seconds for an answer to come back
+GIVEN_UP = 60.0  # seconds without a word of a host that had begun
+LOOK = 0.5
+SIGN_OF_LIFE = 5.0
+AT_ONCE = 500
+
+
+class Issued:
+    """A command that is on its way: how far each host is. `cursor`: the last answer that was read."""
+
+    def __init__(self, id: str, verb: str, hosts: tuple[str, ...], expires: float) -> None:
+        self.id, self.verb, self.expires, self.cursor = id, verb, expires, NOTHING
+        self.progress = FleetProgress.of(id, verb, hosts)
+
+    @classmethod
+    def resumed(cls, told: dict[str, Any]) -> "Issued":
+        """What the last master was asked; raises KeyError, TypeError or ValueError when it is nonsense."""
+        hosts = tuple(str(host) for host in told["hosts"])
+        return cls(str(told["fleet"]), str(told["verb"]), hosts, float(told["expires"]))
+
+    def resume(self) -> dict[str, Any]:
+        """What the next master is to be asked, should this one die."""
+        return {"fleet": self.id, "verb": self.verb, "hosts": list(self.progress.hosts), "expires": self.expires}
+
+
+class Issuing:
+    """The verb `fleet` of the control socket, and its `await`."""
+
+    def __init__(self, wire: Wire, hosts: Hosts, rollouts: Rollouts) -> None:
+        self.wire, self.hosts, self.rollouts = wire, hosts, rollouts
+        self._bells: set[asyncio.Event] = set()
+
+    def ring(self) -> None:
+        """Somebody answered."""
+        for bell in self._bells:
+            bell.set()
+
+    async def give(self, request: Request) -> Finished:
+        """A client wants the fleet to obey a command."""
+        about = request.arguments
+        verb, arguments = about.get("verb"), about.get("arguments")
+        if verb not in VERBS or not isinstance(arguments, dict):
+            raise UsageError(f"the fleet obeys {', '.join(sorted(VERBS))}")
+        self.wire.refuse_if_away()
+        named = groups_of(verb, arguments)
+        inventory = await self.hosts.look()
+        targets = select(inventory, Selector.of(about, named))
+        rows = [inventory[host] for host in targets]
+        if about.get("dry_run"):
+            return verdict.plan(request, verb, rows, self._batch(about, targets), self.wire.now())
+        issuer = f"{request.issuer.title or request.issuer.uid}@{self.wire.host}"
+        issued = await self._send(verb, arguments, targets, about, touched(named, rows), issuer)
+        request.promise(issued.resume())
+        if about.get("no_wait"):
+            return verdict.started(request, issued.progress)
+        return await self._follow(request, issued)
+
+    async def look(self, request: Request) -> Finished:
+        """The same, for those who may only look."""
+        if request.arguments.get("verb") not in LOOKS:
+            raise UsageError(f"to look is {', '.join(sorted(LOOKS))}")
+        return await self.give(request)
+
+    async def command(self, verb: str, arguments: dict[str, Any], *, tag: str, issuer: str) -> str:
+        """A worker that may wants the fleet to obey a command; its id. Raises BkdError."""
+        self.wire.refuse_if_away()
+        named = groups_of(verb, arguments)
+        inventory = await self.hosts.look()
+        targets = select(inventory, Selector(tag, (), named))
+        held = touched(named, [inventory[host] for host in targets])
+        return (await self._send(verb, arguments, targets, {}, held, issuer)).id
+
+    async def resume(self, request: Request) -> Finished:
+        """Whoever asked the last master waits on."""
+        try:
+            issued = Issued.resumed(request.arguments)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError("what is to be waited for?") from error
+        request.promise(issued.resume())
+        return await self._follow(request, issued)
+
+    # -- sending
+
+    async def _send(
+        self,
+        verb: str,
+        arguments: dict[str, Any],
+        targets: tuple[str, ...],
+        about: dict[str, Any],
+        held: tuple[str, ...],
+        issuer: str,
+    ) -> Issued:
+        now, lasts = self.wire.now(), self._lasts(verb, about)
+        id, batch = command_id(now, secrets.token_bytes(6)), self._batch(about, targets)
+        most = int(about.get("max_fail") or 0)
+        if verb in ROLLS:
+            await self.rollouts.begin(
+                rules.begin(id, targets, verb=verb, groups=held, issuer=issuer, now=now, batch=batch, max_fail=most)
+            )
+        names, command = self.wire.names, FleetCommand(verb, arguments, targets, issuer, batch, most)
+        letter = self.wire.sign(names.commands, "fleet:command", command, lasts, id=id)
+        await self.wire.driver.append(names.commands, letter, bell=names.server)
+        return Issued(id, verb, targets, now + lasts)
+
+    def _lasts(self, verb: str, about: dict[str, Any]) -> float:
+        """Seconds in which a host has to have taken the command up."""
+        lasts = about.get("expires") or (LOOKS_EXPIRE if verb in LOOKS else EXPIRES)
+        if not isinstance(lasts, int | float) or not 1.0 <= lasts <= LONGEST_EXPIRY:
+            raise UsageError(f"--expires takes from 1s to {LONGEST_EXPIRY / 60:.0f}m")
+        return float(lasts)
+
+    def _batch(self, about: dict[str, Any], targets: tuple[str, ...]) -> int:
+        try:
+            return rules.batch_of(str(about.get("batch") or "1"), len(targets))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    # -- following
+
+    async def _follow(self, request: Request, issued: Issued) -> Finished:
+        """Until every host has come to its end; whoever waits sees every step."""
+        loop = asyncio.get_running_loop()
+        bell = asyncio.Event()
+        self._bells.add(bell)
+        told = loop.time()
+        try:
+            while True:
+                bell.clear()
+                if await self._look(issued):
+                    verdict.show(request, issued.progress)
+                    told = loop.time()
+                if issued.progress.is_over:
+                    return verdict.final(request, issued.progress, self.hosts.known, self.wire.now())
+                if loop.time() - told > SIGN_OF_LIFE:
+                    request.sign_of_life()
+                    told = loop.time()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), LOOK)
+        finally:
+            self._bells.discard(bell)
+
+    async def _look(self, issued: Issued) -> bool:
+        """Whether there is news."""
+        news = self._silent(issued)
+        with contextlib.suppress(BusError):  # the session tells of it, and the answers wait on the bus
+            news |= await self._answers(issued)
+            if issued.verb in ROLLS:
+                news |= await self._turns(issued)
+        return news
+
+    async def _answers(self, issued: Issued) -> bool:
+        stream, news = self.wire.names.reply(issued.id), False
+        while entries := await self.wire.driver.read(stream, issued.cursor, AT_ONCE):
+            for entry in entries:
+                ack = self.wire.read(entry.payload, stream, Ack)
+                issued.cursor = entry.id
+                host = issued.progress.hosts.get(ack.host) if ack is not None else None
+                news |= ack is not None and host is not None and host.take(ack)
+        return news
+
+    async def _turns(self, issued: Issued) -> bool:
+        """What the rollout's document knows of hosts that do not speak for themselves."""
+        try:
+            rollout = await self.rollouts.permits.read(issued.id)
+        except RolloutGone as error:
+            ended = [host.end("failed", str(error)) for host in issued.progress.hosts.values()]
+            return any(ended)
+        news = [self._turn(issued, rollout, host) for host in issued.progress.hosts]
+        return any(news)
+
+    def _turn(self, issued: Issued, rollout: Rollout, name: str) -> bool:
+        turn, host = rules.find(rollout, name), issued.progress.hosts[name]
+        if turn is None or turn.state not in rules.ENDED or host.is_over:
+            return False
+        if turn.state == rules.State.DONE and self.wire.now() - rollout.touched < GRACE:
+            return False  # its own word, with what was said there, is on its way
+        reason = turn.reason
+        if turn.state == rules.State.UNREACHABLE:
+            reason += f", {verdict.last_seen(self.hosts.known.get(name), self.wire.now())}"
+        return host.end(str(turn.state), reason)
+
+    def _silent(self, issued: Issued) -> bool:
+        """Hosts from which nothing can come any more."""
+        now, news = self.wire.now(), False
+        for host in issued.progress.hosts.values():
+            seen = self.hosts.known.get(host.host)
+            silence = now - seen.seen if seen is not None else now - issued.expires
+            if host.is_over or issued.verb in ROLLS:
+                continue
+            if (
+                not host.state
+                and (now > issued.expires + GRACE or (issued.verb in LOOKS and seen and seen.is_silent(now)))
+            ) or (host.state and silence > GIVEN_UP):
+                news |= host.end("unreachable", verdict.last_seen(seen, now))
+        return news

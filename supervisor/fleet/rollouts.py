@@ -1,0 +1,76 @@
+"""The list of rollouts on the bus: one of a group at a time, and what there was lately."""
+
+import asyncio
+import random
+
+from ...ipc.errors import BkdError, RefusedError
+from ..bus import rollouts_index as listing
+from ..bus.driver import BusError
+from ..bus.outcome import outcome
+from ..bus.rollout import Rollout
+from ..bus.rollouts_index import Held, Index, Row
+from .permits import Permits, RolloutGone
+from .wire import Wire
+
+TRIES = 20
+BREATH = 0.05
+LASTS = 30 * 86_400.0
+
+
+class Rollouts:
+    """Begins rollouts and lists them. What was seen last guards against an older list that is played back."""
+
+    def __init__(self, wire: Wire, permits: Permits) -> None:
+        self.wire, self.permits = wire, permits
+        self._seen: Index | None = None
+
+    async def begin(self, rollout: Rollout) -> None:
+        """Enter it into the list and make its document. Raises RefusedError when another of its groups goes on."""
+        row = listing.row_of(rollout)
+        for _ in range(TRIES):
+            raw, index = await self._read()
+            entered = listing.enter(index, row, await self._live(listing.rivals(index, row)), self.wire.now())
+            if isinstance(entered, Held):
+                raise RefusedError(entered.text)
+            if await self._swap(raw, entered):
+                await self.permits.begin(rollout)
+                return
+            await asyncio.sleep(random.uniform(0.0, BREATH))
+        raise BusError("too many rollouts begin at once")
+
+    async def leave(self, rollout: Rollout) -> None:
+        """It is over: the list says so. Nothing depends on it, so one try is enough; raises BusError."""
+        raw, index = await self._read()
+        changed = listing.left(index, rollout.id, outcome(rollout))
+        if changed is not index:
+            await self._swap(raw, changed)
+
+    async def rows(self) -> tuple[Row, ...]:
+        """The newest first; raises BusError."""
+        return (await self._read())[1].rows
+
+    async def _live(self, rivals: tuple[Row, ...]) -> set[str]:
+        return {row.id for row in rivals if listing.is_live(await self._document(row.id), self.wire.now())}
+
+    async def _document(self, id: str) -> Rollout | None:
+        try:
+            return await self.permits.read(id)
+        except RolloutGone:
+            return None
+
+    async def _read(self) -> tuple[bytes | None, Index]:
+        key = self.wire.names.index
+        raw = await self.wire.driver.get(key)
+        read = self.wire.read(raw, key, Index) if raw is not None else None
+        if raw is not None and read is None:
+            raise BkdError(f"{key} on the bus is not signed by this fleet; delete it there")
+        index = listing.merged(self._seen, read or Index())
+        self._seen = index
+        return raw, index
+
+    async def _swap(self, raw: bytes | None, index: Index) -> bool:
+        key = self.wire.names.index
+        swapped = await self.wire.driver.swap(key, raw, self.wire.sign(key, "fleet:rollouts", index, LASTS), ttl=LASTS)
+        if swapped:
+            self._seen = index
+        return swapped
