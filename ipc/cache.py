@@ -134,7 +134,7 @@ class Caches:
 
     def heard(self, data: Any) -> None:
         """Another process has deleted: the data of an `ipc:lru:del`; what makes no sense is passed over."""
-        cache = self._caches.get(data.get("cache", "")) if isinstance(data, dict) else None
+        cache = self._caches.get(str(data.get("cache"))) if isinstance(data, dict) else None
         if cache is None:
             return
         if data.get("all") is True:

@@ -22,7 +22,8 @@ class Calls:
     """Numbered; each ends with an answer, at its deadline, or with the connection.
 
     One timer serves them all. It is set for the earliest deadline there was and looks again then, so that a call that
-    is answered in time costs no timer at all. `pending` are those by number, MOST at most; `expired` is called for each that comes to its deadline.
+    is answered in time costs no timer at all. `pending` are those by number, MOST at most; `expired` is called for each
+    that comes to its deadline.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:

@@ -201,14 +201,14 @@ _named("reset", "Forget back-off, breaker and failures of a slot or group, and t
 @click.argument("data", metavar="[JSON]", default="null")
 @click.option("--to", metavar="ROLE[:TAG]", default="all", show_default=True, help="A group, or all workers.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@fleetwide(rolls=True)
 @_located
-def send(op: str, data: str, to: str, as_json: bool, **options: Any) -> int:
+def send(op: str, data: str, to: str, **options: Any) -> int:
     """Send an event to the workers of this host, who hear it with ipc.on(OP): bkd send price:changed '{"sku": 7}'.
 
     api:restart, worker:restart and config:init are obeyed: they restart web groups, the other groups, or reload.
     """
-    render = "json" if as_json else "text"
-    return ask("send", {"op": op, "data": _data(data), "to": to}, render=render, **options)
+    return FleetOptions(options).ask("send", {"op": op, "data": _data(data), "to": to}, options)
 
 
 def _data(text: str) -> Any:

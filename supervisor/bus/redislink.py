@@ -5,6 +5,7 @@ The library's own retries are off: a call that fails says so, and the session co
 
 import asyncio
 import inspect
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -43,6 +44,9 @@ def reason(place: Place, error: BaseException, patience: float) -> str:
         return f"{place}: its certificate is not trusted: name the authority's with ?ssl_ca_certs=FILE ({text})"
     if isinstance(error, TimeoutError) or type(error).__name__ == "TimeoutError":
         return f"{place} did not answer within {patience:g} s"
+    cause = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError) and e.errno), None)
+    if cause is not None and cause.errno is not None:
+        return f"{place}: {os.strerror(cause.errno).lower()}"
     known = isinstance(error, RedisError | OSError)
     return f"{place}: {text}" if known and text else f"{place}: {type(error).__name__} {text}".rstrip()
 

@@ -93,10 +93,10 @@ class Session:
             "url": self._driver.place,
             "connected": self.state == "connected",
             "state": self.state,
-            "since": now - self.since,
+            "since": round(now - self.since, 3),
             "error": self.error or None,
             "reconnects": self.reconnects,
-            "probe": None if heard is None else now - heard,
+            "probe": None if heard is None else round(now - heard, 3),
         }
 
     async def _connect(self) -> None:

@@ -23,9 +23,9 @@ from .permits import RolloutGone
 from .record import Record, Records, Taken
 from .replies import Replies
 from .rollouts import Rollouts
-from .verbs import LOOKS
+from .verbs import LOOKS, here
 
-LOOK = 1.0
+LOOK, BREATH = 1.0, 0.02
 AGAIN = 0.5, 5.0
 UNSAID = 1_000_000  # more acknowledgements than a master gives of one command after it was written down
 PARTLY = 3
@@ -34,7 +34,8 @@ A = TypeVar("A", Changed, Claimed)
 
 
 class Executor:
-    """The tasks of the commands that are under way here."""
+    """The tasks of the commands that are under way here. `last_to_stop` waits until nobody needs this host any more to
+    be told how the others stopped."""
 
     def __init__(
         self, desk: Desk, commands: Commands, replies: Replies, rollouts: Rollouts, records: Records, record: Record
@@ -42,6 +43,7 @@ class Executor:
         self.desk, self.commands, self.replies, self.rollouts = desk, commands, replies, rollouts
         self.permits = rollouts.permits
         self.records, self.record = records, record
+        self.last_to_stop: Callable[[str], Coroutine[Any, Any, None]] = _at_once
         self._bell = asyncio.Event()
 
     def ring(self) -> None:
@@ -60,6 +62,7 @@ class Executor:
         """What the last master left unfinished. Nothing is begun a second time."""
         for taken in self.record.taken.values():
             if taken.is_over:
+                self.replies.repeat(taken)
                 continue
             taken.number += UNSAID
             if taken.state == "running" and not taken.resume:
@@ -94,12 +97,19 @@ class Executor:
             state = "done" if turn is not None and turn.state == rules.State.DONE else state
         self.replies.end(taken, state, Finished(0 if state == "done" else 1), reason="" if state == "done" else reason)
 
+    async def stopped(self) -> None:
+        """Wait until whoever had this host stopped was told."""
+        while any(taken.verb == "stop" and not taken.is_over for taken in self.record.taken.values()):
+            await asyncio.sleep(BREATH)
+
     def save(self) -> str:
         """Write down what the next master has to know; why that failed, if it did."""
         self.records.save(self.record)
         return self.records.fault
 
     async def _carry_out(self, taken: Taken) -> None:
+        if taken.verb == "stop":
+            await self.last_to_stop(taken.id)
         finished = await self._run(taken)
         state, reason = outcome(taken.verb, finished)
         self.replies.end(taken, state, finished, reason=reason)
@@ -114,7 +124,9 @@ class Executor:
         audience = Collected(
             on_progress=lambda: self._progressed(taken), on_promise=lambda told: self._promised(taken, told)
         )
-        verb, arguments = ("await", taken.resume) if taken.resume else (taken.verb, taken.arguments)
+        verb, arguments = taken.verb, here(taken.verb, taken.arguments, self.desk.turns.cluster.groups)
+        if taken.resume:
+            verb, arguments = "await", taken.resume
         render = "json" if verb in ("status", "events") else "text"
         request = Request(audience, 0, Command(verb, arguments, render), Issuer(-1, 0, taken.issuer))
         await self.commands.run(request, Role.OPERATOR)
@@ -155,6 +167,8 @@ class Executor:
         """Wait until it has come, or will not come any more."""
         while True:
             answer = (await self._change(taken, lambda r: rules.claim(r, self._host, self._now()))).answer
+            if isinstance(answer, Permit) and answer.until <= self._now():
+                continue  # it took so long to be written that it is over already
             if not isinstance(answer, Wait):
                 return answer
             self._bell.clear()
@@ -198,6 +212,10 @@ class Executor:
 
     def _now(self) -> float:
         return self.replies.wire.now()
+
+
+async def _at_once(_id: str) -> None:
+    """Nobody has to be waited for."""
 
 
 def _stage(group: Group) -> str:

@@ -55,10 +55,11 @@ class Hosts:
                 continue
             if now - letter.issued > FORGOTTEN:
                 await self.wire.driver.set_field(names.hosts, host, None)
-            elif host == self.wire.host and row.instance != self.wire.instance:
-                self._clashes(row.instance, fresh=now - letter.issued < PERIOD)
-            else:
+            elif host != self.wire.host:
                 known[host] = Seen(row, letter.issued)
+            elif row.instance != self.wire.instance:
+                self._clashes(row.instance, fresh=now - letter.issued < PERIOD)
+        known[self.wire.host] = Seen(self._row(), now)
         self.known = known
         return known
 

@@ -40,14 +40,19 @@ class Intake:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            pause = DEAF_POLL if self.wire.session.state == "deaf" else POLL
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), pause * random.uniform(0.75, 1.25))
+                await asyncio.wait_for(self._bell.wait(), self._pause())
             self._bell.clear()
             if self.wire.is_up:
                 with contextlib.suppress(BusError):  # the session knows of it and reconnects
                     await self.catch_up()
                 await asyncio.sleep(BREATH)
+
+    def _pause(self) -> float | None:
+        """Seconds until it is looked without a bell."""
+        if self.wire.is_alone:
+            return None
+        return (DEAF_POLL if self.wire.session.state == "deaf" else POLL) * random.uniform(0.75, 1.25)
 
     async def start_at_end(self) -> None:
         """A cluster that was just started obeys nothing that was said before."""

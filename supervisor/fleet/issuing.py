@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from ...ipc.message import Finished
@@ -12,13 +13,14 @@ from ..bus.orders import Ack, FleetCommand
 from ..bus.rollout import Rollout
 from ..bus.writer import command_id
 from ..desk import Request, UsageError
+from ..ops import SEEDS
 from . import verdict
 from .hosts import Hosts
 from .permits import RolloutGone
 from .progress import FleetProgress
 from .rollouts import Rollouts
 from .selection import Selector, select
-from .verbs import LOOKS, ROLLS, VERBS, groups_of, touched
+from .verbs import LOOKS, ROLLS, VERBS, groups_of, tag_of, touched
 from .wire import Wire
 
 EXPIRES, LOOKS_EXPIRE, LONGEST_EXPIRY = 15.0, 5.0, 300.0
@@ -27,14 +29,18 @@ GIVEN_UP = 60.0  # seconds without a word of a host that had begun
 LOOK = 0.5
 SIGN_OF_LIFE = 5.0
 AT_ONCE = 500
+SPOKEN = (rules.State.DONE, rules.State.FAILED, rules.State.REFUSED)  # what a host mostly says of itself
+Seed = Callable[[str], tuple[str, dict[str, Any]]]
 
 
 class Issued:
-    """A command that is on its way: how far each host is. `cursor`: the last answer that was read."""
+    """A command that is on its way: how far each host is. `cursor`: the last answer that was read; `ended`: since when
+    the rollout's document has shown the end of a host."""
 
     def __init__(self, id: str, verb: str, hosts: tuple[str, ...], expires: float) -> None:
         self.id, self.verb, self.expires, self.cursor = id, verb, expires, NOTHING
         self.progress = FleetProgress.of(id, verb, hosts)
+        self.ended: dict[str, float] = {}
 
     @classmethod
     def resumed(cls, told: dict[str, Any]) -> "Issued":
@@ -50,14 +56,27 @@ class Issued:
 class Issuing:
     """The verb `fleet` of the control socket, and its `await`."""
 
-    def __init__(self, wire: Wire, hosts: Hosts, rollouts: Rollouts) -> None:
-        self.wire, self.hosts, self.rollouts = wire, hosts, rollouts
+    def __init__(self, wire: Wire, hosts: Hosts, rollouts: Rollouts, seed: Seed) -> None:
+        self.wire, self.hosts, self.rollouts, self.seed = wire, hosts, rollouts, seed
         self._bells: set[asyncio.Event] = set()
+        self._followed: dict[str, FleetProgress] = {}
 
     def ring(self) -> None:
         """Somebody answered."""
         for bell in self._bells:
             bell.set()
+
+    async def others_over(self, id: str) -> None:
+        """Wait until no client here has to be told any more how this command goes on other hosts."""
+        while (progress := self._followed.get(id)) is not None:
+            if all(host.is_over for host in progress.hosts.values() if host.host != self.wire.host):
+                return
+            await asyncio.sleep(LOOK / 5)
+
+    async def all_told(self) -> None:
+        """Wait until every client here has its verdict."""
+        while self._followed:
+            await asyncio.sleep(LOOK / 10)
 
     async def give(self, request: Request) -> Finished:
         """A client wants the fleet to obey a command."""
@@ -66,9 +85,11 @@ class Issuing:
         if verb not in VERBS or not isinstance(arguments, dict):
             raise UsageError(f"the fleet obeys {', '.join(sorted(VERBS))}")
         self.wire.refuse_if_away()
+        if verb == "send" and arguments.get("op") in SEEDS:
+            verb, arguments = self.seed(arguments["op"])
         named = groups_of(verb, arguments)
         inventory = await self.hosts.look()
-        targets = select(inventory, Selector.of(about, named))
+        targets = select(inventory, Selector.of(about | tag_of(verb, arguments), named))
         rows = [inventory[host] for host in targets]
         if about.get("dry_run"):
             return verdict.plan(request, verb, rows, self._batch(about, targets), self.wire.now())
@@ -117,9 +138,20 @@ class Issuing:
         now, lasts = self.wire.now(), self._lasts(verb, about)
         id, batch = command_id(now, secrets.token_bytes(6)), self._batch(about, targets)
         most = int(about.get("max_fail") or 0)
+        arguments = {name: value for name, value in arguments.items() if name != "no_wait"}
         if verb in ROLLS:
             await self.rollouts.begin(
-                rules.begin(id, targets, verb=verb, groups=held, issuer=issuer, now=now, batch=batch, max_fail=most)
+                rules.begin(
+                    id,
+                    targets,
+                    verb=verb,
+                    groups=held,
+                    issuer=issuer,
+                    now=now,
+                    batch=batch,
+                    max_fail=most,
+                    patience=lasts,
+                )
             )
         names, command = self.wire.names, FleetCommand(verb, arguments, targets, issuer, batch, most)
         letter = self.wire.sign(names.commands, "fleet:command", command, lasts, id=id)
@@ -146,6 +178,7 @@ class Issuing:
         loop = asyncio.get_running_loop()
         bell = asyncio.Event()
         self._bells.add(bell)
+        self._followed[issued.id] = issued.progress
         told = loop.time()
         try:
             while True:
@@ -162,6 +195,7 @@ class Issuing:
                     await asyncio.wait_for(bell.wait(), LOOK)
         finally:
             self._bells.discard(bell)
+            self._followed.pop(issued.id, None)
 
     async def _look(self, issued: Issued) -> bool:
         """Whether there is news."""
@@ -196,7 +230,8 @@ class Issuing:
         turn, host = rules.find(rollout, name), issued.progress.hosts[name]
         if turn is None or turn.state not in rules.ENDED or host.is_over:
             return False
-        if turn.state == rules.State.DONE and self.wire.now() - rollout.touched < GRACE:
+        since = issued.ended.setdefault(name, self.wire.now())
+        if turn.state in SPOKEN and self.wire.now() - since < GRACE:
             return False  # its own word, with what was said there, is on its way
         reason = turn.reason
         if turn.state == rules.State.UNREACHABLE:

@@ -14,7 +14,9 @@ from .wire import Wire
 KEPT = 86_400.0  # seconds that a rollout can be looked at
 TRIES = 100
 BREATH = 0.02
+STALE = 5.0  # seconds after which what was read is read again before it is written
 MOST_SEEN = 1000
+PLAYED_BACK = "the bus shows an older state of this rollout than it had"
 A = TypeVar("A", Changed, Claimed)
 
 
@@ -43,7 +45,10 @@ class Permits:
         """Apply a rule to it as it is now, and give its answer; raises RolloutGone, BusError."""
         key = self.wire.names.permit(id)
         for attempt in range(TRIES):
+            began = self.wire.now()
             raw, rollout = await self._read(id)
+            if self.wire.now() - began > STALE:
+                continue
             answer = change(rollout)
             if answer.rollout is rollout:
                 return answer
@@ -55,18 +60,26 @@ class Permits:
 
     async def _read(self, id: str) -> tuple[bytes, Rollout]:
         key = self.wire.names.permit(id)
+        seen = self._seen.get(id)  # before it is read: others here may see a newer one meanwhile
         raw = await self.wire.driver.get(key)
         rollout = self.wire.read(raw, key, Rollout) if raw is not None else None
         if raw is None or rollout is None or rollout.id != id:
             raise RolloutGone(rules.UNKNOWN)
-        seen = self._seen.get(id)
         if seen != rollout and not rules.newer(seen, rollout):
-            raise RolloutGone("the bus shows an older state of this rollout than it had")
+            await self._end_for_all(key, raw, rollout)
+            raise RolloutGone(PLAYED_BACK)
         self._see(rollout)
         return raw, rollout
 
+    async def _end_for_all(self, key: str, raw: bytes, older: Rollout) -> None:
+        """Hosts that have seen nothing newer must not go on by an older document."""
+        ended = rules.abort(older, f"{self.wire.host}: {PLAYED_BACK}", self.wire.now()).rollout
+        if ended is not older:
+            await self.wire.driver.swap(key, raw, self._signed(key, ended), ttl=KEPT)
+
     def _see(self, rollout: Rollout) -> None:
-        self._seen[rollout.id] = rollout
+        if rules.newer(self._seen.get(rollout.id), rollout):
+            self._seen[rollout.id] = rollout
         if len(self._seen) > MOST_SEEN:
             del self._seen[next(iter(self._seen))]
 

@@ -84,7 +84,8 @@ class Plane:
         self.executor = Executor(desk, commands, self.replies, self.rollouts, records, record)
         self.intake = Intake(wire, desk, self.executor, self.replies)
         self.hosts = Hosts(wire, desk, lambda: record.cursor)
-        self.issuing = Issuing(wire, self.hosts, self.rollouts)
+        self.issuing = Issuing(wire, self.hosts, self.rollouts, commands.seed)
+        self.executor.last_to_stop = self.issuing.others_over
         self.relay = Relay(wire, desk, self.hosts, self.exchange, self.issuing)
         self.exchange.fleet = self.relay
         board, resume = Board(wire, self.rollouts), commands.table["await"].handler
@@ -104,15 +105,19 @@ class Plane:
     def begin(self) -> None:
         """Connect, and stay so."""
         self.executor.go_on()
-        for work in (self.session.run, self.replies.run, self.intake.run, self.hosts.run):
+        for work in (self.session.run, self.replies.run, self.intake.run):
             self.tasks.run(_kept(work))
+        if not self.wire.is_alone:
+            self.tasks.run(_kept(self.hosts.run))
 
     async def end(self) -> None:
         """The cluster is over: nobody has to wait for this host any more. Never takes long."""
         if not self.wire.is_up:
             return
         try:
+            await asyncio.wait_for(self.executor.stopped(), LAST_WORDS)
             await asyncio.wait_for(self.replies.flush(LAST_WORDS), LAST_WORDS)
+            await asyncio.wait_for(self.issuing.all_told(), LAST_WORDS)
             await asyncio.wait_for(self.hosts.withdraw(), LAST_WORDS)
         except (BusError, TimeoutError) as error:
             logger.warning("the bus was not told that this host has stopped: {}", error)

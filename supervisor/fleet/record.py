@@ -10,6 +10,7 @@ from loguru import logger
 
 from ...ipc.message import UNREADABLE
 from ..bus.judge import Ledger
+from ..bus.orders import Ack
 from ..statefile import StateFile
 
 SCHEMA = 1
@@ -19,6 +20,7 @@ MOST = 1000
 class Taken(msgspec.Struct):
     """A command that this host has accepted, or begun, at the bus's time `taken`. `number`: of its last
     acknowledgement, `fence`: of its permit; `resume`: what the next master has to wait for; `state`: as in `progress`.
+    `unsaid`: the last acknowledgement, until the bus has it.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Taken(msgspec.Struct):
     number: int = 0
     fence: int = 0
     resume: dict[str, Any] = {}
+    unsaid: Ack | None = None
 
     def forget(self) -> None:
         """It is over: nobody needs any more what it was about, which may be long, or a secret."""

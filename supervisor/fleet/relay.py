@@ -10,7 +10,6 @@ import msgspec
 from ...ipc.errors import RefusedError
 from .. import ops
 from ..bus.driver import BusError
-from ..bus.fitness import LOCAL
 from ..bus.letter import Letter, OversizedError
 from ..bus.orders import BusAnswer, BusEvent
 from ..desk import Desk
@@ -59,7 +58,7 @@ class Relay:
         self.command = issuing.command
         self.host, self.app = wire.host, wire.names.app
         self.tag = desk.config.app.tag
-        self.driver: Shared | None = wire.driver if desk.config.bus.url != LOCAL else None
+        self.driver: Shared | None = None if wire.is_alone else wire.driver
         self.lost = 0
         self._asked: dict[str, Asked] = {}
         self._number = 0

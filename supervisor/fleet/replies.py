@@ -46,9 +46,15 @@ class Replies:
         out, err = _last(finished.out), _last(finished.err)
         number = taken.number + 1
         ack = Ack(self.wire.host, number, state, reason=reason, took=took, code=finished.code, out=out, err=err)
+        taken.unsaid = ack
         self._put(taken, state, ack)
         if taken.verb not in LOOKS:
             self.desk.tell(FleetCommandEnded(taken.id, taken.verb, state, reason, took))
+
+    def repeat(self, taken: Taken) -> None:
+        """The last master may have died before its last word was on the bus. If it was, nobody minds."""
+        if taken.unsaid is not None:
+            self._put(taken, taken.state, taken.unsaid)
 
     def ring(self) -> None:
         """The bus is back."""
@@ -102,6 +108,7 @@ class Replies:
                 logger.error("acknowledgement {} of {} cannot be sent: {}", ack.number, taken.id, error)
                 return
             else:
+                taken.unsaid = None if taken.unsaid is ack else taken.unsaid
                 return
 
 

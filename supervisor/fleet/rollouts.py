@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from ...ipc.errors import BkdError, RefusedError
+from ..bus import rollout as rules
 from ..bus import rollouts_index as listing
 from ..bus.driver import BusError
 from ..bus.outcome import outcome
@@ -33,6 +34,8 @@ class Rollouts:
             if isinstance(entered, Held):
                 raise RefusedError(entered.text)
             if await self._swap(raw, entered):
+                if self.wire.now() - rollout.issued > rules.PATIENCE:
+                    raise BusError("the bus is too slow to begin a rollout now; try again")
                 await self.permits.begin(rollout)
                 return
             await asyncio.sleep(random.uniform(0.0, BREATH))

@@ -45,7 +45,7 @@ def final(request: Request, progress: FleetProgress, known: Mapping[str, Seen], 
         return overview.answer(request, progress, known, now)
     if request.command.render == "json":
         return Finished(progress.code, json.dumps(progress.document()) + "\n")
-    failed = [host for host in progress.hosts.values() if host.state == "failed"]
+    failed = [host for host in progress.hosts.values() if host.state in ("failed", "refused")]
     err = "".join(_words(host.host, host.err or host.out, but=host.reason) for host in failed)
     shown = [host for host in progress.hosts.values() if host.state == "done" and progress.verb not in QUIET]
     out = "".join(_words(host.host, host.out) for host in shown)

@@ -8,6 +8,7 @@ import msgspec
 
 from ...ipc.errors import FrameError
 from ..bus.driver import BusError, Driver
+from ..bus.fitness import LOCAL
 from ..bus.judge import Bell, Judge
 from ..bus.letter import Letter, Refusal, contents
 from ..bus.names import Names
@@ -43,6 +44,11 @@ class Wire:
     def instance(self) -> str:
         """Which master of this host this is."""
         return self.writer.instance
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this bus reaches this host only: nothing happens on it that this master does not do itself."""
+        return self.driver.place == LOCAL
 
     @property
     def is_up(self) -> bool:

@@ -1,10 +1,13 @@
 """Several hosts of one application, all on this machine: each a cluster in a folder of its own, on one bus."""
 
+import asyncio
 import json
+import threading
 from contextlib import ExitStack, contextmanager
 
 from ..cluster.clients import command
-from ..cluster.cluster import Cluster, alive, kill, until
+from ..cluster.cluster import PATIENCE, Cluster, alive, kill, until
+from .proxy import Proxy
 
 KEY = "the key that all hosts of this fleet have in common"
 FIVE = ("h1", "h2", "h3", "h4", "h5")
@@ -20,7 +23,8 @@ TOOL = {"command": ["sh", "-c", SCRIPT], "count": 1, "min_ready": "100ms", "read
 
 
 class Fleet:
-    """`hosts` are clusters by name, in their order; commands are given on the first one that runs."""
+    """`hosts` are clusters by name, in their order; commands are given on the first one that runs. `url` is the bus for
+    all of them, or what gives it for a name."""
 
     def __init__(self, folder, server, names=("h1", "h2"), *, tags=None, url=None, bus=None, **groups):
         self.folder, self.server = folder, server
@@ -34,7 +38,8 @@ class Fleet:
         folder.mkdir()
         groups = groups or {"web": {"app": "shop:app", "count": 1, "min_ready": "200ms"}}
         app = {"host": name, "tag": tag}
-        bus = {"url": url or self.server.url(), "secret_file": str(secret)} | bus
+        url = url(name) if callable(url) else url or self.server.url()
+        bus = {"url": url, "secret_file": str(secret)} | bus
         return Cluster(folder, {"app": app, "bus": bus, **groups})
 
     def start(self):
@@ -80,6 +85,15 @@ class Fleet:
         """A group's part of the status of a host."""
         return self.hosts[name].group(group)
 
+    def counts(self, group="tool"):
+        """How many workers of a group each host is to have: what `scale` has come to."""
+        return {name: cluster.group(group)["count"] for name, cluster in self.hosts.items()}
+
+    def connected(self, *names):
+        """Wait until these hosts, or all, are on the bus."""
+        for name in names or self.hosts:
+            until(lambda name=name: self.hosts[name].status()["bus"]["connected"], 30.0)
+
     def journal(self, name, *facts):
         """What a host did, in its own words."""
         return self.hosts[name].events(*facts)
@@ -122,7 +136,8 @@ class Fleet:
 
     def shown(self, host=None):
         """The newest rollout as `bkd fleet show` has it: what came of it, and the state of each host."""
-        document = json.loads((self.hosts[host] if host else self.first()).bkd("fleet", "show", "--json").stdout)
+        result = (self.hosts[host] if host else self.first()).bkd("fleet", "show", "--json")
+        document = json.loads(result.stdout) if result.returncode == 0 else {"state": result.stderr, "hosts": []}
         return document["state"], {row["host"]: row["state"] for row in document["hosts"]}
 
     def running(self, *names):
@@ -165,3 +180,67 @@ def fleets(tmp_path_factory):
             return fleet.start()
 
         yield launch
+
+
+class Detours:
+    """A proxy of its own for each host, in front of one server; what proxies do is done in a thread."""
+
+    def __init__(self, server, names):
+        self._server, self._names = server, names
+        self._loop, self._begun = asyncio.new_event_loop(), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.proxies = {}
+
+    def __enter__(self):
+        self._thread.start()
+        assert self._begun.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *_error):
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    def url(self, name):
+        """The bus as this host knows it."""
+        return self._server.url(port=self.proxies[name].port)
+
+    def tell(self, names, what, *arguments):
+        """Call a method of the proxies of these hosts."""
+        self._do(lambda: [getattr(self.proxies[name], what)(*arguments) for name in names])
+
+    @contextmanager
+    def cut_off(self, *names):
+        """These hosts are not on the bus while the `with` lasts."""
+        self._do(lambda: [setattr(self.proxies[name], "refusing", True) for name in names])
+        self.tell(names, "cut")
+        try:
+            yield
+        finally:
+            self._do(lambda: [setattr(self.proxies[name], "refusing", False) for name in names])
+
+    @contextmanager
+    def swallowing(self, *names, ways):
+        """What goes these ways between the bus and these hosts gets lost, so to say, while the `with` lasts."""
+        self.tell(names, "swallow", *ways)
+        try:
+            yield
+        finally:
+            self.tell(names, "swallow")
+
+    def _do(self, work):
+        async def done():
+            work()
+
+        asyncio.run_coroutine_threadsafe(done(), self._loop).result(PATIENCE)
+
+    def _run(self):
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self):
+        self._over = asyncio.Event()
+        self.proxies = {name: await Proxy(self._server.port).__aenter__() for name in self._names}
+        self._begun.set()
+        await self._over.wait()
+        for proxy in self.proxies.values():
+            await proxy.__aexit__()
