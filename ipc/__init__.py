@@ -55,4 +55,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f".{_MODULES.get(name, 'errors')}", __name__), name)
+    module = importlib.import_module(f".{_MODULES.get(name, 'errors')}", __name__)
+    if name == "ipc":
+        module.prepare()
+    return getattr(module, name)

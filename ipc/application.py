@@ -1,4 +1,7 @@
-"""`ipc`: what application code in a worker sees of the cluster."""
+"""`ipc`: what application code in a worker sees of the cluster.
+
+Every worker loads this module, but most of what it stands for is used by few: that is imported by `prepare`.
+"""
 
 import asyncio
 import logging
@@ -6,22 +9,26 @@ import os
 import threading
 from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from .bucket import Rate
-from .cache import Caches, Lru
-from .channel import Channel, check
 from .errors import NotConnected
 from .handlers import Answer, Event, H, Handlers, Listener, Place
 from .home import Home
-from .limiter import Limiter, OnError, Scope
-from .lock import Far, Keeper, Lock, Near
 from .message import UNREADABLE
-from .parcel import FORGET, Parcel
 
-MASTER = "server"
+if TYPE_CHECKING:
+    from .cache import Caches, Lru
+    from .channel import Channel
+    from .limiter import Limiter
+    from .lock import Keeper, Lock, Near
+    from .parcel import Parcel
+
+MASTER, FORGET = "server", "ipc:lru:del"
+Scope = Literal["fleet", "host", "process"]
+OnError = Literal["open", "closed"]
 ANSWER_LIMIT = 5.0
 GATHER_SLACK = 2.0
 _log = logging.getLogger("bkd")
@@ -69,12 +76,22 @@ class Application:
         self._registered: dict[str, list[Listener]] = {}
         self._handlers = Handlers(Alone())
         self._home = Home(self)
-        self._caches = Caches(self._tell_deletions)
-        self._limiter = Limiter(lambda op, data: self.call(MASTER, op, data))
-        self._near = Near()
+        self._caches: Caches | None = None
         self._stop = threading.Event()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self.listens_for_stop = False
+
+    @cached_property
+    def _limiter(self) -> "Limiter":
+        from .limiter import Limiter
+
+        return Limiter(lambda op, data: self.call(MASTER, op, data))
+
+    @cached_property
+    def _near(self) -> "Near":
+        from .lock import Near
+
+        return Near()
 
     # -- where this process is
 
@@ -179,6 +196,8 @@ class Application:
         With `timeout` their answers of that many seconds: {"web.1@h1": {"value": …}}, or {"error": …, "reason": …} from
         who failed or said nothing; else whom it was handed on to. Raises NotConnected, RefusedError, DeadlineError.
         """
+        from .calls import check
+
         if timeout is not None:
             check(timeout)
         home = self._home.open()
@@ -207,22 +226,30 @@ class Application:
 
         `on_error`: what to do when the master or the bus cannot be asked. Raises ValueError for an impossible rate.
         """
+        from .bucket import Rate
+
         wanted = Rate(rate, interval, most, cost, reset, multiplier, cap)
         if scope == "process" or not self.path:
             return self._limiter.take(name, wanted)
         return await self._limiter.take_far(name, wanted, scope, on_error)
 
-    def lock(self, name: str, ttl: float = 60.0, *, wait: float | None = 0.0, scope: Scope = "fleet") -> Lock:
+    def lock(self, name: str, ttl: float = 60.0, *, wait: float | None = 0.0, scope: Scope = "fleet") -> "Lock":
         """`async with ipc.lock("nightly-report", ttl=60) as lock:` one holder at a time.
 
         It is renewed as long as it is held; after the holder's death it is free at once, or after `ttl` seconds if the
         whole host is gone. `wait`: seconds to wait for it, None for ever; then HeldError.
         """
+        from .lock import Far, Lock
+
         keeper: Keeper = self._near if scope == "process" or not self.path else Far(scope, self._ask_master)
         return Lock(keeper, name, ttl, wait)
 
-    def lru(self, name: str, maxsize: int = 10_000, ttl: float = 0.0) -> Lru[Any]:
+    def lru(self, name: str, maxsize: int = 10_000, ttl: float = 0.0) -> "Lru[Any]":
         """The cache of that name in this process; what is deleted in it is deleted in every process of the fleet."""
+        from .cache import Caches
+
+        if self._caches is None:
+            self._caches = Caches(self._tell_deletions)
         cache = self._caches.get(name, maxsize, ttl)
         self._listen()
         return cache
@@ -259,25 +286,25 @@ class Application:
 
     def begin(self) -> None:
         """Called when the application's own code is about to run, in the main loop if there is one."""
-        if self._registered or len(self._caches):
+        if self._listens:
             self._home.open()
 
     @property
     def is_joined(self) -> bool:
         """Whether no event would be missed: connected, or nobody listens."""
         channel = self._home.channel
-        return not (self._registered or len(self._caches)) or (channel is not None and channel.is_open)
+        return not self._listens or (channel is not None and channel.is_open)
 
     def deliver(self, op: str, data: bytes) -> None:
         """An event for the application, as MessagePack; in any thread."""
         if self._face is None:
             return
         try:
-            parcel = Parcel(op, msgspec.msgpack.decode(data))
+            event = Event(op, msgspec.msgpack.decode(data))
         except UNREADABLE as error:
             _log.error("%s: the event cannot be read: %s", op, error)
         else:
-            self.heard(parcel, None)
+            self._handlers.run(tuple(self._registered.get(op, ())), event)
 
     def ask_to_stop(self) -> None:
         """Called in whatever thread, when the master wants the worker to drain."""
@@ -287,10 +314,11 @@ class Application:
 
     # -- for the connection
 
-    def heard(self, parcel: Parcel, answer: Answer | None) -> None:
+    def heard(self, parcel: "Parcel", answer: Answer | None) -> None:
         """An event, or a call."""
         if parcel.op == FORGET:
-            self._caches.heard(parcel.data)
+            if self._caches is not None:
+                self._caches.heard(parcel.data)
             return
         listeners = self._registered.get(parcel.op)
         if listeners:
@@ -298,9 +326,10 @@ class Application:
         elif answer is not None:
             answer.fail("refused", f"{self._name()} has no handler for {parcel.op}")
 
-    def joined(self, channel: Channel) -> None:
+    def joined(self, channel: "Channel") -> None:
         """What others have deleted meanwhile was not heard here, and what was deleted here not elsewhere."""
-        self._caches.forget()
+        if self._caches is not None:
+            self._caches.forget()
         self._send_deletions(channel)
         if self._face is not None:
             self._face.joined()
@@ -309,6 +338,10 @@ class Application:
 
     def _name(self) -> str:
         return self._face.slot if self._face is not None else os.environ.get("BKD_SLOT") or f"process {os.getpid()}"
+
+    @property
+    def _listens(self) -> bool:
+        return bool(self._registered) or self._caches is not None
 
     def _listen(self) -> None:
         """Called when something is registered: at the import nothing may be opened yet, later it has to be."""
@@ -325,9 +358,9 @@ class Application:
         if channel is not None and not channel.loop.is_closed():
             channel.loop.call_soon_threadsafe(self._send_deletions, channel)
 
-    def _send_deletions(self, channel: Channel) -> None:
+    def _send_deletions(self, channel: "Channel") -> None:
         """While it cannot be done they are kept for the next connection."""
-        if channel.is_open:
+        if channel.is_open and self._caches is not None:
             for letter in self._caches.take():
                 channel.put(MASTER, FORGET, letter)
 
@@ -336,6 +369,11 @@ class Application:
         self._home.forget()
         if self._face is not None or self._handlers.is_used:
             self._face, self._handlers = None, Handlers(Alone())
+
+
+def prepare() -> None:
+    """Import what only those need who use `ipc`: done when they import it, which is before any fork."""
+    from . import background, cache, channel, limiter, lock  # noqa: F401
 
 
 ipc = Application()

@@ -6,12 +6,11 @@ from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from .application import ANSWER_LIMIT, GATHER_SLACK, Application, Reached, ipc
+from .application import ANSWER_LIMIT, GATHER_SLACK, Application, OnError, Reached, Scope, ipc
 from .cache import Lru
 from .channel import SEND_LIMIT
 from .errors import DeadlineError
 from .handlers import H
-from .limiter import OnError, Scope
 from .lock import BlockingLock
 
 SLACK = 0.5

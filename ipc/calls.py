@@ -10,12 +10,19 @@ from .errors import BkdError, DeadlineError
 from .parcel import ERROR, Parcel, raised
 
 MOST = 1000
+SHORTEST, LONGEST = 0.001, 300.0
 GRAIN = 0.005
 
 
 Call = tuple[asyncio.Future[Any], float, float, str, str]
 """Where the answer will be, monotonic deadline, the seconds it was given, who was asked, and for what. A plain tuple:
 one is made for every call."""
+
+
+def check(timeout: float) -> None:
+    """Raises ValueError for a time that no call may take, in seconds."""
+    if not 0.0 < timeout <= LONGEST:
+        raise ValueError(f"a call takes between 0 and {LONGEST:g} seconds, not {timeout:g}")
 
 
 class Calls:

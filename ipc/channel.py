@@ -13,7 +13,7 @@ from collections import deque
 from time import monotonic
 from typing import Any, Protocol, cast
 
-from .calls import MOST, Calls
+from .calls import MOST, SHORTEST, Calls, check
 from .errors import BkdError, DeadlineError, FrameError, NotConnected, RefusedError, RemoteError
 from .frames import FrameReader, frame
 from .handlers import Answer
@@ -22,7 +22,6 @@ from .parcel import ERROR, REPLY, Parcel, pack, read
 from .processes import start_time
 
 CONNECT_LIMIT, SEND_LIMIT = 5.0, 5.0
-SHORTEST, LONGEST_CALL = 0.001, 300.0
 RETRY_FIRST, RETRY_CAP, STEADY = 0.05, 2.0, 1.0
 UNSENT = 8 << 20
 PIECE = 1 << 16
@@ -63,12 +62,6 @@ class Post:
         self._channel.post(pack(Parcel(ERROR, data, re=self._number)), self._connection)
 
 
-def check(timeout: float) -> None:
-    """Raises ValueError for a time that no call may take."""
-    if not 0.0 < timeout <= LONGEST_CALL:
-        raise ValueError(f"a call takes between 0 and {LONGEST_CALL:g} seconds, not {timeout:g}")
-
-
 class Channel(asyncio.BufferedProtocol):
     """One connection after the other, until `close` or the end of the loop's tasks.
 
@@ -107,6 +100,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """End it; calls that wait fail."""
+        self.is_over = True
         if self._life is not None:
             self._life.cancel()
 

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 from asyncio import _get_running_loop as running_loop
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -80,7 +81,7 @@ class Handlers:
     def __init__(self, place: Place) -> None:
         self.lost = 0
         self._place = place
-        self._room = threading.Semaphore(MOST_WAITING)
+        self._posted: deque[Job] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queue: queue.Queue[Job] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
@@ -146,22 +147,25 @@ class Handlers:
             self._in_loop(loop, job._replace(handler=lambda _event: result))
 
     def _in_loop(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
-        if not self._room.acquire(blocking=False):
-            self._lose(job)
-        elif running_loop() is loop:
+        if running_loop() is loop:
             self._start_task(loop, job)
+        elif len(self._posted) >= MOST_WAITING:
+            self._lose(job)
         else:
+            self._posted.append(job)
             with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is at its end
-                loop.call_soon_threadsafe(self._start_task, loop, job)
+                loop.call_soon_threadsafe(self._start_posted, loop)
+
+    def _start_posted(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._start_task(loop, self._posted.popleft())
 
     def _start_task(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+        if len(self._tasks) >= MOST_WAITING:
+            self._lose(job)
+            return
         task = loop.create_task(_awaited(job), name=job.event.op)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._room.release()
+        task.add_done_callback(self._tasks.discard)
 
 
 def loop_of_main_thread() -> asyncio.AbstractEventLoop | None:

@@ -4,20 +4,22 @@ import asyncio
 import threading
 from asyncio import _get_running_loop as running_loop
 from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from . import channel
-from .background import Background
-from .channel import Channel
 from .errors import NotConnected
-from .handlers import loop_of_main_thread
+from .handlers import Answer, loop_of_main_thread
+
+if TYPE_CHECKING:
+    from .background import Background
+    from .channel import Channel
+    from .parcel import Parcel
 
 STOP_LIMIT = 2.0
 T = TypeVar("T")
 
 
-class Owner(channel.Owner, Protocol):
-    """Who lives here."""
+class Owner(Protocol):
+    """Who lives here; `heard` and `joined` are for the connection."""
 
     @property
     def path(self) -> str:
@@ -26,6 +28,10 @@ class Owner(channel.Owner, Protocol):
     @property
     def main_loop(self) -> asyncio.AbstractEventLoop | None:
         """The worker's main loop; it may have ended."""
+
+    def heard(self, parcel: "Parcel", answer: Answer | None) -> None: ...
+
+    def joined(self, channel: "Channel") -> None: ...
 
 
 class Home:
@@ -37,11 +43,13 @@ class Home:
     def __init__(self, owner: Owner) -> None:
         self.channel: Channel | None = None
         self._owner = owner
-        self._background = Background()
+        self._background: Background | None = None
         self._lock = threading.Lock()
 
-    def open(self) -> Channel:
+    def open(self) -> "Channel":
         """The connection, which may still be on its way; raises NotConnected outside a cluster."""
+        from .channel import Channel
+
         with self._lock:
             present = self.channel
             if present is not None and not (present.is_over or present.loop.is_closed()):
@@ -71,19 +79,27 @@ class Home:
             present, self.channel = self.channel, None
             if present is not None and not present.loop.is_closed():
                 _in_loop(present.loop, present.close)
-            self._background.stop(STOP_LIMIT)
+            if self._background is not None:
+                self._background.stop(STOP_LIMIT)
 
     def forget(self) -> None:
         """Called in a forked child."""
         if self.channel is not None:
             self.channel.abandon()
-        self.channel, self._background, self._lock = None, Background(), threading.Lock()
+        self.channel, self._background, self._lock = None, None, threading.Lock()
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         main = self._owner.main_loop
         if main is not None and main.is_closed():
             raise NotConnected("the loop of this worker has ended")
-        return main or loop_of_main_thread() or self._background.loop
+        return main or loop_of_main_thread() or self._in_background()
+
+    def _in_background(self) -> asyncio.AbstractEventLoop:
+        from .background import Background
+
+        if self._background is None:
+            self._background = Background()
+        return self._background.loop
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Any) -> None:

@@ -4,15 +4,16 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .bucket import Buckets, Rate
 from .errors import BkdError
 
-Scope = Literal["fleet", "host", "process"]
-OnError = Literal["open", "closed"]
+if TYPE_CHECKING:
+    from .application import OnError, Scope
+
 Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
 LONGEST_NAME = 200
 _log = logging.getLogger("bkd")
@@ -33,7 +34,7 @@ class Limiter:
         with self._lock:
             return self._buckets.take(name, rate, monotonic())
 
-    async def take_far(self, name: str, rate: Rate, scope: Scope, on_error: OnError) -> float:
+    async def take_far(self, name: str, rate: Rate, scope: "Scope", on_error: "OnError") -> float:
         """The same for all processes of the scope. When nobody can tell: 0.0 if `open`, else the rate's interval."""
         check_name(name)
         rate.check()
@@ -46,7 +47,7 @@ class Limiter:
         self._failing = False
         return delay
 
-    def _unknown(self, name: str, rate: Rate, error: Exception, on_error: OnError) -> float:
+    def _unknown(self, name: str, rate: Rate, error: Exception, on_error: "OnError") -> float:
         if not self._failing:
             self._failing = True
             _log.error("limiter %s: %s; calls are %s until it works again", name, error, _MEANING[on_error])

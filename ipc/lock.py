@@ -4,16 +4,18 @@ import asyncio
 import logging
 import os
 import random
-import secrets
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import BkdError, DeadlineError, HeldError, RemoteError
 from .leases import Leases, Taken, check
-from .limiter import Scope, check_name
+from .limiter import check_name
+
+if TYPE_CHECKING:
+    from .application import Scope
 
 AGAIN_FIRST, AGAIN_CAP = 0.05, 1.0
 FOR_EVER = 1e9
@@ -61,7 +63,7 @@ class Near:
 class Far:
     """The locks that the master keeps, by itself or on the bus; `ask`: an op, its data, seconds for the answer."""
 
-    def __init__(self, scope: Scope, ask: Callable[[str, dict[str, Any], float], Awaitable[Any]]) -> None:
+    def __init__(self, scope: "Scope", ask: Callable[[str, dict[str, Any], float], Awaitable[Any]]) -> None:
         self._scope, self._ask = scope, ask
 
     async def take(self, name: str, owner: str, ttl: float) -> Taken:
@@ -96,7 +98,7 @@ class Lock:
         check("it", ttl)
         self.name, self.ttl, self.fence = name, float(ttl), 0
         self._keeper, self._wait = keeper, wait
-        self._owner = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._owner = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._until = 0.0
         self._taken_away = False
         self._task: asyncio.Task[None] | None = None

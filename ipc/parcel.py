@@ -8,7 +8,6 @@ from .errors import AwayError, BkdError, ClosedError, DeadlineError, RefusedErro
 from .frames import frame
 
 REPLY, ERROR = "reply", "error"
-FORGET = "ipc:lru:del"
 
 ERRORS: dict[str, type[BkdError]] = {
     "timeout": DeadlineError,

@@ -107,7 +107,7 @@ class Exchange:
     def ended(self, pid: int) -> None:
         """A worker's process is gone; copies that it has made of itself may hold its connections open."""
         for port in [port for port in self._ports if port.who.pid == pid]:
-            port.reject("its process has ended")
+            port.drop()
 
     def document(self) -> dict[str, int]:
         """For the status."""
@@ -353,7 +353,7 @@ class Exchange:
         try:
             here, elsewhere = await asyncio.gather(self.gather_here(*asked), self.fleet.gather(*asked))
         except BkdError as fault:
-            self.settle(number, "error", error("away", str(fault)))
+            self.settle(number, "error", error_of(fault))
         else:
             self.settle(number, "reply", raw(here | elsewhere))
 
@@ -374,7 +374,7 @@ class Exchange:
             hosts = await self.fleet.broadcast(to.name, to.tag, envelope.op, envelope.data, by)
         except BkdError as fault:
             self.refused += 1
-            self.settle(number, "error", error("away", str(fault)))
+            self.settle(number, "error", error_of(fault))
         else:
             self.settle(number, "reply", raw({"hosts": hosts + 1, "workers": workers}))
         finally:

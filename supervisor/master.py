@@ -329,14 +329,17 @@ class Master:
 
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
-        keyring = keyring_of(self.config.bus)
         admit_groups(self.run_dir, self.context.socket, config.control)
         before = self.context.ping_period
         self.config = self.context.config = config
         self.context.repaced = self.context.repaced or self.context.ping_period != before
         self.server.control = config.control
         self.journal.bound(limit=config.log.rotate, keep=max(1, config.log.keep))
-        self.plane.configure(keyring)
+        self.rekey()
+
+    def rekey(self) -> None:
+        """The file with the keys of the bus may be another now; raises KeyringError, but not for one just checked."""
+        self.plane.configure(keyring_of(self.config.bus))
 
     def _is_last(self, worker: int) -> bool:
         """Whether nobody else that listens where it does will take what is queued."""

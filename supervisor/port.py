@@ -81,9 +81,10 @@ class Port(Party):
         if self.full and transport.get_write_buffer_size() > UNSENT:
             self._connection.reject("it does not read what is sent to it")
 
-    def reject(self, why: str) -> None:
-        """Close it, for a reason."""
-        self._connection.reject(why)
+    def drop(self) -> None:
+        """Close it at once; there is nobody at the other end any more."""
+        if self._connection.transport is not None:
+            self._connection.transport.abort()
 
     # -- for the connection
 

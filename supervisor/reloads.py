@@ -36,6 +36,9 @@ class Owner(Desk, Protocol):
     registry: Registry
     listeners: Listeners
 
+    def rekey(self) -> None:
+        """The file with the keys of the bus may be another now; raises KeyringError."""
+
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
 
@@ -112,6 +115,7 @@ class Reloads:
         config = applicable(master.config, new)
         self._check(config)
         if not found and config == master.config:
+            master.rekey()
             return waiting
         with master.listeners.reserving():
             before = master.context.ping_period

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ...ipc import bucket, leases
-from ...ipc.errors import BkdError
+from ...ipc.errors import AwayError
 
 PATIENCE = 5.0
 NOTHING = "0-0"
 
 
-class BusError(BkdError):
+class BusError(AwayError):
     """The bus is away or refuses; the text is for people and never holds a password."""
 
 

@@ -74,6 +74,11 @@ class Keyring:
         """Whether payloads are signed and have to be."""
         return bool(self._keys)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Which keys these are, the one that signs first; nothing can be learned of a key from it."""
+        return tuple(id.hex() for id in self._keys)
+
     def sign(self, body: bytes) -> bytes:
         """The payload with this body."""
         if not self._keys:

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from ...ipc.errors import BkdError, FrameError
+from ...ipc.errors import FrameError, RefusedError
 from .names import Names, is_command_id
 
 LIMIT = 64 * 1024  # bytes of a payload: signature and letter
@@ -20,7 +20,7 @@ T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 
 
-class OversizedError(BkdError):
+class OversizedError(RefusedError):
     """What is to be said is too large for the bus."""
 
 

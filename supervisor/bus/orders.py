@@ -52,7 +52,8 @@ class HostRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host in the inventory: only good in the field of that host, and from that host as sender.
 
     `version` is that of its bkd, `instance` names its master; `started` and `seen` are when that began and when this
-    was written; `cursor` is the id of the last entry of the commands' stream it has read.
+    was written; `cursor` is the id of the last entry of the commands' stream it has read; `left`: it
+    has stopped as planned.
     """
 
     host: str
@@ -63,6 +64,7 @@ class HostRow(msgspec.Struct, frozen=True, omit_defaults=True):
     started: float = 0.0
     cursor: str = ""
     seen: float = 0.0
+    left: bool = False
 
 
 class BusEvent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,6 +13,13 @@ class BusRefused(Fact, frozen=True):
     count: int
 
 
+class BusKeysChanged(Fact, frozen=True):
+    """The file with the keys was read again, and they are others."""
+
+    line = "bus: other keys are in force, {count} of them; the first signs, all verify"
+    count: int
+
+
 class BusResync(Fact, frozen=True):
     """The commands on the bus are not those that were there before: it was emptied, or its clock went back."""
 

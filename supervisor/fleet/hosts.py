@@ -5,12 +5,15 @@ import contextlib
 import random
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ... import __version__
 from ..bus.driver import BusError
+from ..bus.letter import Refusal
 from ..bus.orders import GroupRow, HostRow
 from ..desk import Desk
 from .facts import HostClash
-from .selection import FORGOTTEN, Seen
+from .selection import FORGOTTEN, STALE, Seen
 from .wire import Wire
 
 PERIOD = 5.0
@@ -42,26 +45,39 @@ class Hosts:
 
     async def withdraw(self) -> None:
         """This host leaves as planned: nobody has to wait for it. Raises BusError."""
-        await self.wire.driver.set_field(self.wire.names.hosts, self.wire.host, None)
+        names = self.wire.names
+        letter = self.wire.sign(names.hosts, "fleet:host", replace(self._row(), left=True), LASTS)
+        await self.wire.driver.set_field(names.hosts, self.wire.host, letter)
 
     async def look(self) -> dict[str, Seen]:
-        """Everybody who was there in the last day; raises BusError."""
-        names, now = self.wire.names, self.wire.now()
-        known = {}
-        for host, raw in (await self.wire.driver.fields(names.hosts)).items():
-            letter = self.wire.letter(raw, names.hosts)
-            row = self.wire.body(letter, HostRow) if letter is not None else None
-            if letter is None or row is None or not letter.sender == row.host == host:
-                continue
-            if now - letter.issued > FORGOTTEN:
-                await self.wire.driver.set_field(names.hosts, host, None)
-            elif host != self.wire.host:
-                known[host] = Seen(row, letter.issued)
-            elif row.instance != self.wire.instance:
-                self._clashes(row.instance, fresh=now - letter.issued < PERIOD)
+        """Everybody who was there in the last day; raises BusError.
+
+        Who was there a moment ago and did not say that it leaves is still there, should the bus have been emptied.
+        """
+        told, now = await self._told(), self.wire.now()
+        for host, seen in told.items():
+            if now - seen.seen > (STALE if seen.row.left else FORGOTTEN):
+                await self.wire.driver.set_field(self.wire.names.hosts, host, None)
+        known = {host: seen for host, seen in told.items() if not seen.row.left and now - seen.seen <= FORGOTTEN}
+        known |= {host: seen for host, seen in self.known.items() if host not in told and not seen.is_silent(now)}
+        self._look_for_clash(known.get(self.wire.host), now)
         known[self.wire.host] = Seen(self._row(), now)
         self.known = known
         return known
+
+    async def _told(self) -> dict[str, Seen]:
+        """What the hosts said last of themselves."""
+        key, told = self.wire.names.hosts, {}
+        for host, raw in (await self.wire.driver.fields(key)).items():
+            letter = self.wire.letter(raw, key)
+            row = self.wire.body(letter, HostRow) if letter is not None else None
+            if letter is None or row is None:
+                continue
+            if letter.sender == row.host == host:
+                told[host] = Seen(row, letter.issued)
+            else:
+                self.wire.refuse(Refusal.FOREIGN, key)
+        return told
 
     def others(self, role: str, tag: str) -> set[str]:
         """The hosts, this one not among them, that should hear what is said to this role."""
@@ -75,11 +91,13 @@ class Hosts:
             and (role in ("all", "server") or any(group.name == role for group in seen.row.groups))
         }
 
-    def _clashes(self, instance: str, *, fresh: bool) -> None:
+    def _look_for_clash(self, ours: Seen | None, now: float) -> None:
         """Somebody else wrote our row a moment ago, and not for the first time: no earlier master of this host."""
-        if fresh and self._clash == instance:
+        other = ours is not None and ours.row.instance != self.wire.instance and now - ours.seen < PERIOD
+        instance = ours.row.instance if ours is not None and other else ""
+        if instance and self._clash == instance:
             self.desk.tell(HostClash(self.wire.host))
-        self._clash = instance if fresh else ""
+        self._clash = instance
 
     def _row(self) -> HostRow:
         config, cluster = self.desk.config, self.desk.turns.cluster

@@ -137,7 +137,9 @@ class Issuing:
     ) -> Issued:
         now, lasts = self.wire.now(), self._lasts(verb, about)
         id, batch = command_id(now, secrets.token_bytes(6)), self._batch(about, targets)
-        most = int(about.get("max_fail") or 0)
+        most = about.get("max_fail") or 0
+        if not isinstance(most, int):
+            raise UsageError("--max-fail takes a number of hosts")
         arguments = {name: value for name, value in arguments.items() if name != "no_wait"}
         if verb in ROLLS:
             await self.rollouts.begin(

@@ -17,7 +17,7 @@ from .table import columns
 def answer(request: Request, progress: FleetProgress, known: Mapping[str, Seen], now: float) -> Finished:
     """0 when every host answered, 1 when one could not, 3 when one was not reached; those are named on stderr."""
     for host in progress.hosts.values():
-        if host.state == "done" and not _is_readable(host.out):
+        if host.state == "done" and not _is_readable(progress.verb, host.out):
             host.state, host.reason = "failed", "its answer cannot be read"
     code = progress.code
     missing = [host for host in progress.hosts.values() if host.state != "done"]
@@ -30,11 +30,14 @@ def answer(request: Request, progress: FleetProgress, known: Mapping[str, Seen],
     return Finished(code, _table(rows), err)
 
 
-def _is_readable(text: str) -> bool:
-    """Lines of JSON documents."""
+def _is_readable(verb: str, text: str) -> bool:
+    """Whether it is what hosts of this version answer: events in lines, or one status."""
     try:
-        return all(isinstance(json.loads(line), dict) for line in text.splitlines())
-    except (ValueError, RecursionError):
+        documents = [json.loads(line) for line in text.splitlines()]
+        if verb == "events":
+            return all(_moment(event) and isinstance(event["text"], str) for event in documents)
+        return len(documents) == 1 and {"state", "uptime", "groups"} <= documents[0].keys()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
 
 

@@ -35,6 +35,10 @@ class Permits:
         """How a rollout stands now; raises RolloutGone, BusError."""
         return rules.advance((await self._read(id))[1], self.wire.now())
 
+    def has_seen(self, id: str) -> bool:
+        """Whether its document was on the bus, and not so long ago."""
+        return id in self._seen
+
     async def begin(self, rollout: Rollout) -> None:
         """A new one; raises BusError."""
         key = self.wire.names.permit(rollout.id)

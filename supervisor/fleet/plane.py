@@ -10,7 +10,7 @@ from loguru import logger
 
 from ..bus.driver import BusError, Driver
 from ..bus.fitness import LOCAL, keyring_of
-from ..bus.judge import Bell, Judge, Ledger
+from ..bus.judge import Bell, Judge
 from ..bus.keyring import Keyring
 from ..bus.local import LocalDriver
 from ..bus.names import Names
@@ -26,6 +26,7 @@ from ..roles import Role
 from ..tasks import Tasks
 from .board import Board
 from .executor import Executor
+from .facts import BusKeysChanged
 from .hosts import Hosts
 from .intake import Intake
 from .issuing import Issuing
@@ -55,7 +56,7 @@ class Plane:
         record = records.load()
         self._known = adopting and bool(record.cursor)
         if not self._known:
-            record = Record(ledger=Ledger(highest=record.ledger.highest))
+            record = Record(ledger=record.ledger)  # what the cluster before obeyed cannot be played back to this one
             records.save(record)
         names = Names(config.app.name)
         instance = instance_of(time.time(), secrets.token_bytes(2))
@@ -87,7 +88,8 @@ class Plane:
         self.issuing = Issuing(wire, self.hosts, self.rollouts, commands.seed)
         self.executor.last_to_stop = self.issuing.others_over
         self.relay = Relay(wire, desk, self.hosts, self.exchange, self.issuing)
-        self.exchange.fleet = self.relay
+        if not wire.is_alone:
+            self.exchange.fleet = self.relay
         board, resume = Board(wire, self.rollouts), commands.table["await"].handler
         commands.bus = self.document
         commands.table |= {
@@ -124,6 +126,8 @@ class Plane:
 
     def configure(self, keyring: Keyring) -> None:
         """The groups may be others now, and the keys as well."""
+        if keyring.ids != self.keyring.ids:
+            self.desk.tell(BusKeysChanged(len(keyring.ids)))
         self.keyring = self.wire.writer.keyring = self.wire.judge.keyring = keyring
         self.tasks.run(self.session.resubscribe())
 
@@ -144,8 +148,9 @@ class Plane:
         """Connected, for the first time or again."""
         self.wire.observe()
         if not self._known:
+            ledger = self.wire.judge.ledger
+            ledger.since = max(self.wire.now(), ledger.highest)  # the bus's clock may have gone back
             await self.intake.start_at_end()
-            self.wire.judge.ledger.since = self.wire.now()
             self.executor.save()
             self._known = True
         await self.hosts.announce()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ...ipc.errors import RefusedError
 from .. import ops
@@ -58,7 +59,7 @@ class Relay:
         self.command = issuing.command
         self.host, self.app = wire.host, wire.names.app
         self.tag = desk.config.app.tag
-        self.driver: Shared | None = None if wire.is_alone else wire.driver
+        self.driver: Shared | None = wire.driver
         self.lost = 0
         self._asked: dict[str, Asked] = {}
         self._number = 0
@@ -92,7 +93,7 @@ class Relay:
         if letter.op == "fleet:event":
             event = self.wire.body(letter, BusEvent)
             if event is not None and self._is_for_us(letter, event):
-                self._deliver(letter, event)
+                self._deliver(letter, replace(event, by=f"{event.by}@{letter.sender}"))
         elif letter.op == "fleet:answer":
             answer = self.wire.body(letter, BusAnswer)
             asked = self._asked.get(answer.id) if answer is not None else None
@@ -129,8 +130,6 @@ class Relay:
 
     async def _publish(self, event: BusEvent) -> int:
         """To other hosts alone; the processes of this one are told without a bus."""
-        if self.driver is None:
-            return 0
         if not self.wire.is_up:
             self.lost += 1
             self.wire.refuse_if_away()

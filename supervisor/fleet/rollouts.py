@@ -7,7 +7,7 @@ from ...ipc.errors import BkdError, RefusedError
 from ..bus import rollout as rules
 from ..bus import rollouts_index as listing
 from ..bus.driver import BusError
-from ..bus.outcome import outcome
+from ..bus.outcome import Outcome, outcome
 from ..bus.rollout import Rollout
 from ..bus.rollouts_index import Held, Index, Row
 from .permits import Permits, RolloutGone
@@ -30,6 +30,7 @@ class Rollouts:
         row = listing.row_of(rollout)
         for _ in range(TRIES):
             raw, index = await self._read()
+            index = await self._settled(index, listing.rivals(index, row))
             entered = listing.enter(index, row, await self._live(listing.rivals(index, row)), self.wire.now())
             if isinstance(entered, Held):
                 raise RefusedError(entered.text)
@@ -49,8 +50,24 @@ class Rollouts:
             await self._swap(raw, changed)
 
     async def rows(self) -> tuple[Row, ...]:
-        """The newest first; raises BusError."""
-        return (await self._read())[1].rows
+        """The newest first, as their documents stand now; raises BusError."""
+        index = (await self._read())[1]
+        running = tuple(row for row in index.rows if row.state == Outcome.RUNNING)
+        return (await self._settled(index, running)).rows
+
+    async def _settled(self, index: Index, running: tuple[Row, ...]) -> Index:
+        """The list without those that are over by time alone, which nobody writes down, or whose document was there and
+        is gone."""
+        for row in running:
+            document = await self._document(row.id)
+            if document is not None and rules.is_over(document):
+                index = listing.left(index, row.id, outcome(document))
+            elif document is None and (self.permits.has_seen(row.id) or self._is_old(row)):
+                index = listing.left(index, row.id, Outcome.LOST)
+        return index
+
+    def _is_old(self, row: Row) -> bool:
+        return self.wire.now() - row.issued >= listing.FRESH
 
     async def _live(self, rivals: tuple[Row, ...]) -> set[str]:
         return {row.id for row in rivals if listing.is_live(await self._document(row.id), self.wire.now())}

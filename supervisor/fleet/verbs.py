@@ -28,6 +28,8 @@ def groups_of(verb: str, arguments: dict[str, Any]) -> tuple[str, ...]:
             names = [] if role in ROLES else [role]
         case _:
             names = []
+    if not isinstance(names, list):
+        raise UsageError("names of groups are a list")
     for name in names:
         if not isinstance(name, str) or "." in name:
             raise UsageError(f"{name}: the fleet is asked for groups, not for single slots")

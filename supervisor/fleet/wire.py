@@ -96,9 +96,13 @@ class Wire:
         try:
             return contents(letter, kind)
         except FrameError:
-            self.judge.refused[Refusal.MALFORMED] += 1
-            self._refused(Refusal.MALFORMED, letter.channel)
+            self.refuse(Refusal.MALFORMED, letter.channel)
             return None
+
+    def refuse(self, reason: Refusal, channel: str) -> None:
+        """What was signed but is not to be believed there: it is counted, and told."""
+        self.judge.refused[reason] += 1
+        self._refused(reason, channel)
 
     def _believed(self, heard: H | Refusal, channel: str) -> H | None:
         if isinstance(heard, Refusal):
