@@ -88,6 +88,15 @@ def pss(pids: Iterable[int]) -> float:
     return total / 1024
 
 
+def rss(pid: int) -> float:
+    """Resident set size in MiB; 0 when the process is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0.0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def end_everything(grace: float) -> None:
     """End all processes below this one, by pid: they have `grace` seconds to leave, then SIGKILL.
 

@@ -113,8 +113,9 @@ def main() -> int:
         sys.exit(f"no environment in {VENV}: make it with python bench/setup.py, or name one by $BENCH_VENV")
     case: Case = importlib.import_module(f"cases.{args.name}").CASE
     peers = args.peers.split(",") if args.peers else list(case.peers)
-    if unknown := sorted(set(peers) - set(PEERS)):
-        sys.exit(f"no peer {', '.join(unknown)}; there are: {', '.join(PEERS)}")
+    known = dict.fromkeys([*PEERS, *case.peers])
+    if unknown := sorted(set(peers) - set(known)):
+        sys.exit(f"no peer {', '.join(unknown)}; there are: {', '.join(known)}")
     if args.variant and args.variant not in case.variants:
         sys.exit(f"no variant {args.variant!r}; there are: {', '.join(case.variants)}")
     settings, about, document, failures = options_of(case, args.set), machine(), {}, []

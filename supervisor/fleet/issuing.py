@@ -17,9 +17,10 @@ from ..ops import SEEDS
 from . import verdict
 from .hosts import Hosts
 from .permits import RolloutGone
-from .progress import FleetProgress
+from .progress import FleetProgress, HostProgress
+from .replies import KEPT
 from .rollouts import Rollouts
-from .selection import Selector, select
+from .selection import Seen, Selector, select
 from .verbs import LOOKS, ROLLS, VERBS, groups_of, tag_of, touched
 from .wire import Wire
 
@@ -95,7 +96,8 @@ class Issuing:
             return verdict.plan(request, verb, rows, self._batch(about, targets), self.wire.now())
         issuer = f"{request.issuer.title or request.issuer.uid}@{self.wire.host}"
         issued = await self._send(verb, arguments, targets, about, touched(named, rows), issuer)
-        request.promise(issued.resume())
+        if verb not in LOOKS:
+            request.promise(issued.resume())
         if about.get("no_wait"):
             return verdict.started(request, issued.progress)
         return await self._follow(request, issued)
@@ -141,6 +143,8 @@ class Issuing:
         if not isinstance(most, int):
             raise UsageError("--max-fail takes a number of hosts")
         arguments = {name: value for name, value in arguments.items() if name != "no_wait"}
+        names, command = self.wire.names, FleetCommand(verb, arguments, targets, issuer, batch, most)
+        letter = self.wire.sign(names.commands, "fleet:command", command, lasts, id=id)
         if verb in ROLLS:
             await self.rollouts.begin(
                 rules.begin(
@@ -155,8 +159,6 @@ class Issuing:
                     patience=lasts,
                 )
             )
-        names, command = self.wire.names, FleetCommand(verb, arguments, targets, issuer, batch, most)
-        letter = self.wire.sign(names.commands, "fleet:command", command, lasts, id=id)
         await self.wire.driver.append(names.commands, letter, bell=names.server)
         return Issued(id, verb, targets, now + lasts)
 
@@ -245,12 +247,13 @@ class Issuing:
         now, news = self.wire.now(), False
         for host in issued.progress.hosts.values():
             seen = self.hosts.known.get(host.host)
-            silence = now - seen.seen if seen is not None else now - issued.expires
-            if host.is_over or issued.verb in ROLLS:
-                continue
-            if (
-                not host.state
-                and (now > issued.expires + GRACE or (issued.verb in LOOKS and seen and seen.is_silent(now)))
-            ) or (host.state and silence > GIVEN_UP):
+            if not host.is_over and issued.verb not in ROLLS and self._is_lost(issued, host, seen, now):
                 news |= host.end("unreachable", verdict.last_seen(seen, now))
         return news
+
+    def _is_lost(self, issued: Issued, host: HostProgress, seen: Seen | None, now: float) -> bool:
+        """Whether nothing can come of this host any more: its time to begin is over, or its last word is lost."""
+        if not host.state:
+            asleep = seen is not None and issued.verb in LOOKS and seen.is_silent(now)
+            return asleep or now > issued.expires + GRACE
+        return now - (seen.seen if seen is not None else issued.expires) > GIVEN_UP or now > issued.expires + KEPT

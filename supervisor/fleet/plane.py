@@ -8,6 +8,7 @@ from typing import Any
 
 from loguru import logger
 
+from ...ipc.errors import BkdError
 from ..bus.driver import BusError, Driver
 from ..bus.fitness import LOCAL, keyring_of
 from ..bus.judge import Bell, Judge
@@ -116,20 +117,25 @@ class Plane:
         """The cluster is over: nobody has to wait for this host any more. Never takes long."""
         if not self.wire.is_up:
             return
-        try:
-            await asyncio.wait_for(self.executor.stopped(), LAST_WORDS)
-            await asyncio.wait_for(self.replies.flush(LAST_WORDS), LAST_WORDS)
-            await asyncio.wait_for(self.issuing.all_told(), LAST_WORDS)
-            await asyncio.wait_for(self.hosts.withdraw(), LAST_WORDS)
-        except (BusError, TimeoutError) as error:
-            logger.warning("the bus was not told that this host has stopped: {}", error)
+        for work in (self.executor.stopped, self.replies.flushed, self.issuing.all_told, self.hosts.withdraw):
+            try:
+                await asyncio.wait_for(work(), LAST_WORDS)
+            except (BusError, TimeoutError) as error:
+                logger.warning("the bus may not know that this host has stopped: {}", error or "it takes too long")
 
     def configure(self, keyring: Keyring) -> None:
         """The groups may be others now, and the keys as well."""
         if keyring.ids != self.keyring.ids:
             self.desk.tell(BusKeysChanged(len(keyring.ids)))
+            self.tasks.run(self._sign_again())
         self.keyring = self.wire.writer.keyring = self.wire.judge.keyring = keyring
         self.tasks.run(self.session.resubscribe())
+
+    async def _sign_again(self) -> None:
+        try:
+            await self.rollouts.sign_again()
+        except BkdError as error:
+            logger.warning("the list of rollouts is not signed with the new key: {}", error)
 
     def document(self) -> dict[str, Any]:
         """For `bkd status`."""

@@ -70,13 +70,9 @@ class Replies:
                 self._waiting.popleft()
             self._empty.set()
 
-    async def flush(self, limit: float) -> bool:
-        """Wait until everything is said; False when that takes longer than `limit` seconds."""
-        try:
-            await asyncio.wait_for(self._empty.wait(), limit)
-        except TimeoutError:
-            return False
-        return True
+    async def flushed(self) -> None:
+        """Wait until everything is said."""
+        await self._empty.wait()
 
     def _put(self, taken: Taken, state: str, ack: Ack) -> None:
         taken.number, taken.state = ack.number, state

@@ -49,6 +49,12 @@ class Rollouts:
         if changed is not index:
             await self._swap(raw, changed)
 
+    async def sign_again(self) -> None:
+        """Other keys are in force: the list has to be readable when the old one counts no more; raises BkdError."""
+        raw, index = await self._read()
+        if raw is not None:
+            await self._swap(raw, index)
+
     async def rows(self) -> tuple[Row, ...]:
         """The newest first, as their documents stand now; raises BusError."""
         index = (await self._read())[1]

@@ -19,7 +19,7 @@ from .facts import BusRefused
 
 B = TypeVar("B", bound=msgspec.Struct)
 H = TypeVar("H", bound=Letter | Bell)
-QUIET = 1.0  # seconds between two facts about refusals of one kind
+QUIET, LONG_QUIET = 1.0, 600.0  # seconds between two facts about refusals of one kind, growing while they go on
 
 
 class Wire:
@@ -28,7 +28,7 @@ class Wire:
     def __init__(self, driver: Driver, writer: Writer, judge: Judge, tell: Callable[[Fact], None]) -> None:
         self.driver, self.writer, self.judge, self._tell = driver, writer, judge, tell
         self.session: Session
-        self._told: dict[str, float] = {}
+        self._told: dict[str, tuple[float, float]] = {}
 
     @property
     def names(self) -> Names:
@@ -112,6 +112,7 @@ class Wire:
 
     def _refused(self, reason: Refusal, channel: str) -> None:
         now = time.monotonic()
-        if now - self._told.get(reason, -QUIET) >= QUIET:
-            self._told[reason] = now
+        last, pause = self._told.get(reason, (-LONG_QUIET, QUIET))
+        if now - last >= pause:
+            self._told[reason] = now, QUIET if now - last >= LONG_QUIET else min(LONG_QUIET, 2 * pause)
             self._tell(BusRefused(str(reason), channel[:200], self.judge.refused[reason]))

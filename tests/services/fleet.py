@@ -5,7 +5,7 @@ import json
 import threading
 from contextlib import ExitStack, contextmanager
 
-from ..cluster.clients import command
+from ..cluster.clients import Load, command, deploy
 from ..cluster.cluster import PATIENCE, Cluster, alive, kill, until
 from .proxy import Proxy
 
@@ -105,6 +105,23 @@ class Fleet:
             rolls = [e for e in self.journal(name, "roll-started", "roll-done") if e["group"] == group]
             found.append((name, rolls[-2]["mono"], rolls[-1]["mono"]))
         return sorted(found, key=lambda interval: interval[1])
+
+    def deploy(self, version):
+        """New code on the disk of every host."""
+        for cluster in self.hosts.values():
+            deploy(cluster, version)
+
+    @contextmanager
+    def under_load(self, *names):
+        """Clients of `web` on each of these hosts, or all; none of them may lose anything."""
+        loads = {name: Load(self.hosts[name], kept=1, new=1) for name in names or self.hosts}
+        with ExitStack() as stack:
+            for load in loads.values():
+                stack.enter_context(load)
+            yield loads
+            for load in loads.values():
+                load.goes_on()
+        assert {name: dict(load.lost) for name, load in loads.items()} == {name: {} for name in loads}
 
     @contextmanager
     def held(self, *names):

@@ -317,6 +317,7 @@ class World:
         hosts = [await self.host(name, **more).up() for name in names]
         for host in hosts:
             await host.plane.hosts.look()
+        await quiet()
         return hosts
 
     def later(self, seconds):
