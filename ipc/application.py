@@ -196,12 +196,12 @@ class Application:
         With `timeout` their answers of that many seconds: {"web.1@h1": {"value": …}}, or {"error": …, "reason": …} from
         who failed or said nothing; else whom it was handed on to. Raises NotConnected, RefusedError, DeadlineError.
         """
-        from .calls import check
+        from .calls import LONGEST, check
 
         if timeout is not None:
             check(timeout)
         home = self._home.open()
-        limit = ANSWER_LIMIT if timeout is None else timeout + GATHER_SLACK
+        limit = ANSWER_LIMIT if timeout is None else min(LONGEST, timeout + GATHER_SLACK)
         asked = home.call(channel, op, data, limit, within=timeout or 0.0)
         answer = await self._home.run(asked, home.loop)
         return answer if timeout is not None else Reached(answer["hosts"], answer["workers"])

@@ -3,16 +3,20 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import msgspec
 
 V = TypeVar("V")
 D = TypeVar("D")
 
 MOST_UNTOLD = 10_000
 MOST_KEYS = 1000
+MOST_BYTES = 32 << 10  # of the keys in one message: the bus takes 64 KiB of it
 SIMPLE = (str, int, float, bytes, bool, type(None))
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class _Item(NamedTuple):
@@ -140,7 +144,11 @@ class Caches:
         if data.get("all") is True:
             cache.forget()
         elif isinstance(data.get("keys"), list):
-            cache.forget([_key(key) for key in data["keys"]])
+            try:
+                keys = [_key(key) for key in data["keys"]]
+            except RecursionError:
+                keys = None
+            cache.forget(keys)
 
     def forget(self) -> None:
         """Deletions may have been missed: forget everything in this process."""
@@ -153,11 +161,8 @@ class Caches:
             pending, self._pending = self._pending, {}
         letters: list[dict[str, Any]] = []
         for name, keys in pending.items():
-            if keys is None:
-                letters.append({"cache": name, "all": True})
-                continue
-            every = list(keys)
-            letters += [{"cache": name, "keys": every[at : at + MOST_KEYS]} for at in range(0, len(every), MOST_KEYS)]
+            pieces = _pieces(keys) if keys is not None else None
+            letters += [{"cache": name, "all": True}] if pieces is None else [{"cache": name, "keys": p} for p in pieces]
         return letters
 
     def _note(self, name: str, *key: Hashable) -> None:
@@ -181,6 +186,25 @@ def _check(key: Hashable) -> None:
             raise TypeError(f"a key is a text, a number, bytes or a tuple of them, not a {type(part).__name__}")
 
 
+def _pieces(keys: Iterable[Hashable]) -> list[list[Hashable]] | None:
+    """As many keys as fit into a message each; None when one of them fits into none, or cannot be sent at all."""
+    pieces: list[list[Hashable]] = []
+    size = 0
+    for key in keys:
+        try:
+            length = len(_encode(key))
+        except (TypeError, ValueError, OverflowError, RecursionError):  # lone surrogates, more than 64 bits …
+            return None
+        if length > MOST_BYTES:
+            return None
+        size += length
+        if not pieces or size > MOST_BYTES or len(pieces[-1]) >= MOST_KEYS:
+            pieces.append([])
+            size = length
+        pieces[-1].append(key)
+    return pieces
+
+
 def _key(key: Any) -> Hashable:
     """As it was before it was sent."""
-    return tuple(map(_key, key)) if isinstance(key, list) else None if isinstance(key, dict) else key
+    return tuple(map(_key, key)) if isinstance(key, list) else key if isinstance(key, SIMPLE) else None

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from .calls import MOST, SHORTEST, Calls, check
-from .errors import BkdError, DeadlineError, FrameError, NotConnected, RefusedError, RemoteError
+from .errors import BkdError, DeadlineError, FrameError, NotConnected, RefusedError, RemoteError, said
 from .frames import FrameReader, frame
 from .handlers import Answer
 from .message import UNREADABLE, Hello, Refused, Welcome, decode, encode
@@ -51,14 +51,14 @@ class Post:
         try:
             data = pack(Parcel(REPLY, value, re=self._number))
         except Exception as error:  # noqa: BLE001 - whatever the application's value makes of its encoding
-            _log.error("the answer to a call cannot be sent: %s", error)
-            self.fail("failed", f"its answer cannot be sent: {type(error).__name__}: {error}"[:1000])
+            _log.error("the answer to a call cannot be sent: %s", said(error))
+            self.fail("failed", f"its answer cannot be sent: {said(error)}"[:1000])
         else:
             self._channel.post(data, self._connection)
 
     def fail(self, error: str, reason: str) -> None:
-        """Answer with an error."""
-        data = {"error": error, "reason": reason[:4000]}
+        """Answer with an error; file names in it may bring lone surrogates, which no message can hold."""
+        data = {"error": error, "reason": reason[:4000].encode(errors="backslashreplace").decode()}
         self._channel.post(pack(Parcel(ERROR, data, re=self._number)), self._connection)
 
 
@@ -105,10 +105,16 @@ class Channel(asyncio.BufferedProtocol):
             self._life.cancel()
 
     def abandon(self) -> None:
-        """In a forked child: the connection is the parent's, whose loop must not be touched either."""
+        """In a forked child: the connection is the parent's, whose loop must not be touched either.
+
+        uvloop keeps a socket open that is closed behind its back, and may close its number later: something else takes
+        the number.
+        """
         self.is_open, self.is_over = False, True
-        if self._sock is not None:
-            self._sock.close()
+        if self._sock is not None and self._sock.fileno() >= 0:
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, self._sock.fileno(), inheritable=False)
+            os.close(nothing)
 
     @property
     def has_room(self) -> bool:

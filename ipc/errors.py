@@ -39,3 +39,12 @@ class ClosedError(BkdError):
 
 class RemoteError(BkdError):
     """The handler that was called raised something; the text says what, such as `ValueError: no such price`."""
+
+
+def said(error: BaseException) -> str:
+    """Type and text of whatever an application has raised, even if it cannot say itself."""
+    try:
+        text = str(error)
+    except Exception as silent:  # noqa: BLE001 - it is the application's code that fails here
+        text = f"its text cannot be had: {type(silent).__name__}"
+    return f"{type(error).__name__}: {text}"

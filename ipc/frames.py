@@ -16,27 +16,33 @@ def frame(payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Collects bytes and gives back whole payloads."""
+    """Collects bytes and gives back whole payloads. What comes in many pieces is looked at once it may be whole."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "_whole")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._whole = 4
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads completed by `data`; raises FrameError when a length is over LIMIT."""
-        if not self._rest and len(data) > 4 and _LENGTH.unpack_from(data)[0] == len(data) - 4 <= LIMIT:
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._whole:
+                return []
+            data = bytes(self._rest)
+        elif len(data) > 4 and _LENGTH.unpack_from(data)[0] == len(data) - 4 <= LIMIT:
             return [data[4:]]
-        rest = self._rest + data if self._rest else data
-        payloads, at, size = [], 0, len(rest)
+        payloads, at, size, self._whole = [], 0, len(data), 4
         while size - at >= 4:
-            (length,) = _LENGTH.unpack_from(rest, at)
+            (length,) = _LENGTH.unpack_from(data, at)
             if length > LIMIT:
                 raise FrameError(f"a frame of {length} bytes is over the limit of {LIMIT}")
             end = at + 4 + length
             if end > size:
+                self._whole = 4 + length
                 break
-            payloads.append(bytes(rest[at + 4 : end]))
+            payloads.append(data[at + 4 : end])
             at = end
-        self._rest = rest[at:]
+        self._rest = bytearray(data[at:])
         return payloads

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-MOST_WAITING = 1000
+from .errors import said
+
+MOST_WAITING = 10_000
 _log = logging.getLogger("bkd")
 
 
@@ -69,7 +71,7 @@ class Job(NamedTuple):
         """The handler raised this: it is in the log, and the caller is told."""
         _log.error("%s: a handler failed", self.event.op, exc_info=error)
         if self.answer is not None:
-            self.answer.fail("failed", f"{type(error).__name__}: {error}")
+            self.answer.fail("failed", said(error))
 
 
 class Handlers:

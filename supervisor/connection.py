@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from ..ipc.errors import FrameError
 from ..ipc.frames import FrameReader, frame
@@ -13,6 +13,7 @@ from ..ipc.message import Envelope, Message, decode, encode
 
 TURN = 64
 SILENT = 5.0
+BREATH = 0.001
 UNSENT = 8 << 20
 READ = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
@@ -73,14 +74,14 @@ class Connection(asyncio.BufferedProtocol):
         self.listener: Listener | None = None
         self._reader = FrameReader()
         self._waiting: deque[bytes] = deque()
+        self._behind: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._held = False
         self._silent: asyncio.TimerHandle | None = None
 
     # -- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.peer = Peer(*_CREDENTIALS.unpack(raw))
         if not self.owner.opened(self):
@@ -103,6 +104,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._silent is not None:
             self._silent.cancel()
         self._waiting.clear()
+        while self._behind:
+            _close(self._behind.popleft()[1])
         self.owner.closed(self)
 
     def pause_writing(self) -> None:
@@ -130,13 +133,12 @@ class Connection(asyncio.BufferedProtocol):
         """A peer that does not read what it asked for is closed when UNSENT bytes wait."""
         if not self.is_open:
             return
-        assert self.transport is not None
         data = frame(encode(message, id=id, re=re))
-        if descriptors:
-            data = self._send_descriptors(data, descriptors)
-        self.transport.write(data)
-        if self.transport.get_write_buffer_size() > UNSENT:
-            self.reject("it does not read what is sent to it")
+        if descriptors or self._behind:
+            self._behind.append((data, tuple(map(os.dup, descriptors))))
+            self._send_behind(asyncio.get_running_loop().time() + SILENT)
+        else:
+            self._write(data)
 
     def hand_over(self, listener: Listener, unsent: int) -> None:
         """Whatever comes from now on is for this one, which also hears when `unsent` bytes wait to be sent."""
@@ -167,8 +169,34 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- inside
 
+    def _write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size() > UNSENT:
+            self.reject("it does not read what is sent to it")
+
+    def _send_behind(self, deadline: float) -> None:
+        """What came behind descriptors. These go with the first bytes, so nothing may wait before them."""
+        while self._behind and self.is_open:
+            data, descriptors = self._behind[0]
+            try:
+                rest = self._send_descriptors(data, descriptors) if descriptors else data
+            except BlockingIOError:
+                self._send_later(deadline)
+                return
+            self._behind.popleft()
+            _close(descriptors)
+            self._write(rest)
+
+    def _send_later(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() > deadline:
+            self.reject("it does not read what is sent to it")
+        else:
+            loop.call_later(BREATH, self._send_behind, deadline)
+
     def _send_descriptors(self, data: bytes, descriptors: tuple[int, ...]) -> bytes:
-        """Descriptors go with the first bytes, so nothing may wait before them; gives what is still to be sent."""
+        """Gives what is still to be sent; raises BlockingIOError when something waits before it."""
         assert self.transport is not None
         if self.transport.get_write_buffer_size():
             raise BlockingIOError("the peer is behind")
@@ -210,3 +238,8 @@ class Connection(asyncio.BufferedProtocol):
     def _was_silent(self) -> None:
         if not self.role:
             self.reject(f"it said no hello within {SILENT:g} s")
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
+import uvloop
 from loguru import logger
 from setproctitle import setproctitle
 
@@ -79,7 +80,8 @@ def main() -> None:
     setproctitle("bkd: master")
     try:
         limits.raise_files()
-        code = asyncio.run(Master(options).run())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(Master(options).run())
     except ConfigError as error:
         code = _failed(options, str(error), 2)
     except (NoRunDir, KeyringError) as error:

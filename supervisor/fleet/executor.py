@@ -117,9 +117,8 @@ class Executor:
     async def _run(self, taken: Taken) -> Finished:
         """As a client's command would run. From now on it has begun, whatever becomes of this master."""
         taken.taken = self._now()
-        self.replies.say(taken, "running")
-        fault = self.save()
-        if fault and taken.verb not in LOOKS and not taken.resume:
+        fault = "" if taken.verb in LOOKS else self._begun(taken)
+        if fault and not taken.resume:
             return Finished(1, err=f"bkd: that it begins cannot be written down here: {fault}\n")
         audience = Collected(
             on_progress=lambda: self._progressed(taken), on_promise=lambda told: self._promised(taken, told)
@@ -132,9 +131,14 @@ class Executor:
         await self.commands.run(request, Role.OPERATOR)
         return audience.finished()
 
+    def _begun(self, taken: Taken) -> str:
+        """Why it cannot be written down that it has begun, if so."""
+        self.replies.say(taken, "running")
+        return self.save()
+
     def _progressed(self, taken: Taken) -> None:
         step = self._step()
-        if step and not taken.is_over:
+        if step and not taken.is_over and taken.verb not in LOOKS:
             self.replies.say(taken, "running", step=step)
 
     def _step(self) -> str:

@@ -31,6 +31,7 @@ class Intake:
     def __init__(self, wire: Wire, desk: Desk, executor: Executor, replies: Replies) -> None:
         self.wire, self.desk, self.executor, self.replies = wire, desk, executor, replies
         self.late = 0
+        self._unsaved = False
         self._bell = asyncio.Event()
 
     def ring(self) -> None:
@@ -42,6 +43,9 @@ class Intake:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), self._pause())
+            if self._unsaved and not self._bell.is_set():
+                self._unsaved = False
+                self.executor.save()
             self._bell.clear()
             if self.wire.is_up:
                 with contextlib.suppress(BusError):  # the session knows of it and reconnects
@@ -62,15 +66,19 @@ class Intake:
         """Everything behind the cursor; raises BusError."""
         record, stream = self.executor.record, self.wire.names.commands
         self.wire.observe()
-        if is_before(await self.wire.driver.last(stream), record.cursor):
+        entries = await self.wire.driver.read(stream, record.cursor, AT_ONCE)
+        if not entries and is_before(await self.wire.driver.last(stream), record.cursor):
             self.desk.tell(BusResync())
             record.cursor = "0-0"
-        while entries := await self.wire.driver.read(stream, record.cursor, AT_ONCE):
+            entries = await self.wire.driver.read(stream, record.cursor, AT_ONCE)
+        while entries:
             for entry in entries:
                 record.cursor = entry.id
                 self._take(entry)
-            self.executor.save()
+            self._unsaved = True
             await asyncio.sleep(0)
+            full = len(entries) == AT_ONCE
+            entries = await self.wire.driver.read(stream, record.cursor, AT_ONCE) if full else []
 
     def _take(self, entry: Entry) -> None:
         letter = self.wire.open(entry.payload, self.wire.names.commands)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from ...ipc.errors import BkdError
 from ...ipc.message import Finished
 from ..bus import rollout as rules
 from ..bus.driver import NOTHING, BusError
@@ -91,6 +92,8 @@ class Issuing:
         named = groups_of(verb, arguments)
         inventory = await self.hosts.look()
         targets = select(inventory, Selector.of(about | tag_of(verb, arguments), named))
+        if verb == "rollback" and not about.get("hosts"):
+            targets = await self._moved(request, named[0], targets)
         rows = [inventory[host] for host in targets]
         if about.get("dry_run"):
             return verdict.plan(request, verb, rows, self._batch(about, targets), self.wire.now())
@@ -101,6 +104,19 @@ class Issuing:
         if about.get("no_wait"):
             return verdict.started(request, issued.progress)
         return await self._follow(request, issued)
+
+    async def _moved(self, request: Request, group: str, targets: tuple[str, ...]) -> tuple[str, ...]:
+        """Of these hosts those that the newest restart has moved: others would go back to the release before theirs."""
+        restart = await self.rollouts.newest_restart(group)
+        if restart is None:
+            return targets
+        done = {turn.host for turn in restart.hosts if turn.state == rules.State.DONE}
+        moved = tuple(host for host in targets if host in done)
+        if not moved:
+            raise BkdError(f"no host has moved in the restart {restart.id}; name those to roll back with --host")
+        if len(moved) < len(targets):
+            request.progress(f"{group}: only {', '.join(moved)} moved in the restart {restart.id}, and will go back")
+        return moved
 
     async def look(self, request: Request) -> Finished:
         """The same, for those who may only look."""

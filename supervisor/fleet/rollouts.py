@@ -61,6 +61,13 @@ class Rollouts:
         running = tuple(row for row in index.rows if row.state == Outcome.RUNNING)
         return (await self._settled(index, running)).rows
 
+    async def newest_restart(self, group: str) -> Rollout | None:
+        """The rollout that a rollback of this group takes back: its newest one, if that was a restart and is over."""
+        rows = await self.rows()
+        newest = next((row for row in rows if not row.groups or group in row.groups), None)
+        document = await self._document(newest.id) if newest is not None and newest.verb == "restart" else None
+        return document if document is not None and rules.is_over(document) else None
+
     async def _settled(self, index: Index, running: tuple[Row, ...]) -> Index:
         """The list without those that are over by time alone, which nobody writes down, or whose document was there and
         is gone."""
