@@ -353,10 +353,12 @@ class Application:
         return await self.call(MASTER, op, data, limit)
 
     def _tell_deletions(self) -> None:
-        """In whatever thread."""
+        """In whatever thread. A process that bkd did not make a worker, such as a child of one, joins for it."""
         channel = self._home.channel
         if channel is not None and not channel.loop.is_closed():
             channel.loop.call_soon_threadsafe(self._send_deletions, channel)
+        elif self.path and self._face is None:
+            self._home.open()
 
     def _send_deletions(self, channel: "Channel") -> None:
         """While it cannot be done they are kept for the next connection."""
@@ -367,6 +369,10 @@ class Application:
     def forked(self) -> None:
         """Called in a child that this process has forked: loop, threads and connection are its parent's."""
         self._home.forget()
+        if self._caches is not None:
+            self._caches.forked()
+        for its_parents in ("_limiter", "_near"):
+            self.__dict__.pop(its_parents, None)
         if self._face is not None or self._handlers.is_used:
             self._face, self._handlers = None, Handlers(Alone())
 

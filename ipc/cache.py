@@ -37,7 +37,7 @@ class Lru(Generic[V]):
             raise ValueError("a cache needs a maxsize of at least 1 and a ttl of 0 seconds (no end) or more")
         self.maxsize, self.ttl = maxsize, ttl
         self._told = told
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a value that is displaced may use the cache once more as it goes
         self._items: OrderedDict[Hashable, _Item] = OrderedDict()
 
     @overload
@@ -92,6 +92,10 @@ class Lru(Generic[V]):
                 for key in keys:
                     self._items.pop(key, None)
 
+    def forked(self) -> None:
+        """Called in a forked child: empty."""
+        self._lock, self._items = threading.RLock(), OrderedDict()
+
     def __getitem__(self, key: Hashable) -> V:
         missing = object()
         value = self.get(key, missing)
@@ -120,7 +124,7 @@ class Caches:
     def __init__(self, untold: Callable[[], None]) -> None:
         self._caches: dict[str, Lru[Any]] = {}
         self._pending: dict[str, dict[Hashable, None] | None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._untold = untold
 
     def __len__(self) -> int:
@@ -154,6 +158,13 @@ class Caches:
         """Deletions may have been missed: forget everything in this process."""
         for cache in list(self._caches.values()):
             cache.forget()
+
+    def forked(self) -> None:
+        """Called in a forked child: nobody tells it what was deleted before it joins, and threads that held a lock are
+        its parent's. What the parent has not told yet the parent tells."""
+        self._lock, self._pending = threading.RLock(), {}
+        for cache in self._caches.values():
+            cache.forked()
 
     def take(self) -> list[dict[str, Any]]:
         """What the others are to be told, as data of `ipc:lru:del`; it counts as told then."""

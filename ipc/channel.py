@@ -219,7 +219,14 @@ class Channel(asyncio.BufferedProtocol):
 
     def _unreadable(self, payload: bytes, why: str) -> None:
         """The data alone are at fault: only this message is lost. Raises FrameError when it is no message at all."""
-        envelope, reason = decode(payload), f"the data cannot be read: {why}"
+        reason = f"the data cannot be read: {why}"
+        try:
+            envelope = decode(payload)
+        except FrameError as error:
+            if not isinstance(error.__cause__, RecursionError):  # it is as deep as the master's stack just allowed
+                raise
+            _log.error("a message is lost: %s", reason)
+            return
         if envelope.re:
             self._calls.fail(envelope.re, RemoteError(reason))
         elif envelope.id:

@@ -44,7 +44,7 @@ class Home:
         self.channel: Channel | None = None
         self._owner = owner
         self._background: Background | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come in between
 
     def open(self) -> "Channel":
         """The connection, which may still be on its way; raises NotConnected outside a cluster."""
@@ -86,7 +86,7 @@ class Home:
         """Called in a forked child."""
         if self.channel is not None:
             self.channel.abandon()
-        self.channel, self._background, self._lock = None, None, threading.Lock()
+        self.channel, self._background, self._lock = None, None, threading.RLock()
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         main = self._owner.main_loop

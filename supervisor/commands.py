@@ -12,6 +12,7 @@ from loguru import logger
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import Finished
 from . import destination, events, limits, ops, port, status
+from .audit import audited
 from .cluster import Cluster, Worker
 from .deploys import Deploys
 from .desk import USAGE, Desk, Request, UsageError
@@ -99,9 +100,9 @@ class Commands:
         request.finish(finished)
 
     def _audit(self, request: Request, given: dict[str, Any], outcome: str) -> None:
-        command, issuer = request.command, request.issuer
-        arguments = {str(name)[:40]: _shown(name, value)[:200] for name, value in list(given.items())[:20]}
-        self.master.tell(CommandGiven(command.verb[:40], arguments, issuer.uid, issuer.pid, issuer.title, outcome))
+        verb, arguments = audited(request.command.verb, given)
+        issuer = request.issuer
+        self.master.tell(CommandGiven(verb, arguments, issuer.uid, issuer.pid, issuer.title, outcome))
 
     # -- looking
 
@@ -257,13 +258,6 @@ class Commands:
     def _workers(self, name: str) -> list[Worker]:
         slots = set(self._slots(name))
         return [worker for _, slot, worker in self._cluster.workers() if slot.name in slots]
-
-
-def _shown(name: str, value: Any) -> str:
-    """For the journal, in which the data of events have no place."""
-    if name == "data":
-        return "…"
-    return str({key: _shown(key, item) for key, item in value.items()} if isinstance(value, dict) else value)
 
 
 def _outcome(finished: Finished) -> str:

@@ -293,6 +293,7 @@ class Master:
         self.journal.write(fact)
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
+        self.plane.told(fact)
         if isinstance(fact, RollDone | RolledBack):
             self.effects.repace(fact.group)
         below = trace(fact, self.turns.cluster)

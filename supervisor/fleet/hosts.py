@@ -16,7 +16,7 @@ from .facts import HostClash
 from .selection import FORGOTTEN, STALE, Seen
 from .wire import Wire
 
-PERIOD = 5.0
+PERIOD, BREATH = 5.0, 0.5
 LASTS = 1000 * FORGOTTEN  # a row has to be readable when it is to be deleted, however long nobody was there
 
 
@@ -27,6 +27,7 @@ class Hosts:
         self.wire, self.desk, self.cursor = wire, desk, cursor
         self.known: dict[str, Seen] = {}
         self._clash = ""
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -35,7 +36,14 @@ class Hosts:
                 with contextlib.suppress(BusError):  # the session knows of it and reconnects
                     await self.look()  # first: what another cluster of our name has written is overwritten then
                     await self.announce()
-            await asyncio.sleep(PERIOD * random.uniform(0.8, 1.2))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), PERIOD * random.uniform(0.8, 1.2))
+            await asyncio.sleep(BREATH if self._news.is_set() else 0.0)
+            self._news.clear()
+
+    def changed(self) -> None:
+        """Others should not wait to hear what there is to say of this host."""
+        self._news.set()
 
     async def announce(self) -> None:
         """This host is there; raises BusError."""

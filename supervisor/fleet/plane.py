@@ -23,6 +23,7 @@ from ..config.schema import Config
 from ..desk import Desk
 from ..exchange import Exchange
 from ..fact import Fact
+from ..facts import RollDone, RolledBack, WorkerReady
 from ..roles import Role
 from ..tasks import Tasks
 from .board import Board
@@ -40,6 +41,7 @@ from .rollouts import Rollouts
 from .wire import Wire
 
 LAST_WORDS = 1.0
+NEWS = (WorkerReady, RollDone, RolledBack)
 AGAIN = 1.0
 PERIOD = 5.0
 
@@ -122,6 +124,11 @@ class Plane:
                 await asyncio.wait_for(work(), LAST_WORDS)
             except (BusError, TimeoutError) as error:
                 logger.warning("the bus may not know that this host has stopped: {}", error or "it takes too long")
+
+    def told(self, fact: Fact) -> None:
+        """Something happened on this host."""
+        if isinstance(fact, NEWS):
+            self.hosts.changed()
 
     def configure(self, keyring: Keyring) -> None:
         """The groups may be others now, and the keys as well."""
