@@ -141,7 +141,10 @@ class Caches:
         return cache
 
     def heard(self, data: Any) -> None:
-        """Another process has deleted: the data of an `ipc:lru:del`; what makes no sense is passed over."""
+        """Another process has deleted: the data of an `ipc:lru:del`, for all caches if it names none; what makes no sense
+        is passed over."""
+        if data == {"all": True}:
+            self.forget()
         cache = self._caches.get(str(data.get("cache"))) if isinstance(data, dict) else None
         if cache is None:
             return
@@ -173,7 +176,10 @@ class Caches:
         letters: list[dict[str, Any]] = []
         for name, keys in pending.items():
             pieces = _pieces(keys) if keys is not None else None
-            letters += [{"cache": name, "all": True}] if pieces is None else [{"cache": name, "keys": p} for p in pieces]
+            if pieces is None:
+                letters.append({"cache": name, "all": True})
+            else:
+                letters += [{"cache": name, "keys": piece} for piece in pieces]
         return letters
 
     def _note(self, name: str, *key: Hashable) -> None:

@@ -37,6 +37,9 @@ class Limiter:
     async def take_far(self, name: str, rate: Rate, scope: "Scope", on_error: "OnError") -> float:
         """The same for all processes of the scope. When nobody can tell: 0.0 if `open`, else the rate's interval."""
         check_name(name)
+        check_scope(scope)
+        if on_error not in _MEANING:
+            raise ValueError(f"on_error of a limiter is {' or '.join(_MEANING)}, not {on_error!r}")
         rate.check()
         try:
             delay = float(
@@ -61,3 +64,9 @@ def check_name(name: str) -> None:
     """Raises ValueError for what cannot be the name of a limit or lock."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         raise ValueError(f"a name has 1 to {LONGEST_NAME} characters")
+
+
+def check_scope(scope: str) -> None:
+    """Raises ValueError for what the master would not know."""
+    if scope not in ("fleet", "host"):
+        raise ValueError(f"scope is fleet, host or process, not {scope!r}")

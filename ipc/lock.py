@@ -10,9 +10,9 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import BkdError, DeadlineError, HeldError, RemoteError
+from .errors import AwayError, BkdError, DeadlineError, HeldError, NotConnected, RemoteError
 from .leases import Leases, Taken, check
-from .limiter import check_name
+from .limiter import check_name, check_scope
 
 if TYPE_CHECKING:
     from .application import Scope
@@ -64,6 +64,7 @@ class Far:
     """The locks that the master keeps, by itself or on the bus; `ask`: an op, its data, seconds for the answer."""
 
     def __init__(self, scope: "Scope", ask: Callable[[str, dict[str, Any], float], Awaitable[Any]]) -> None:
+        check_scope(scope)
         self._scope, self._ask = scope, ask
 
     async def take(self, name: str, owner: str, ttl: float) -> Taken:
@@ -143,7 +144,7 @@ class Lock:
         asked = monotonic()
         try:
             fence, wait = await self._keeper.take(self.name, self._owner, self.ttl)
-        except (DeadlineError, asyncio.CancelledError):
+        except (DeadlineError, NotConnected, AwayError, asyncio.CancelledError):
             self._task = asyncio.create_task(self._withdraw(), name=f"lock {self.name}")
             raise
         if fence:

@@ -20,6 +20,7 @@ from .services import Answer, Services
 
 FRESH = 0.1
 MOST_ERRANDS = 4
+CALLS = frozenset({"ipc:limiter", "ipc:lock", "ipc:renew", "ipc:unlock"})  # mean nothing to who hears no answer
 
 
 class Errands:
@@ -52,6 +53,8 @@ class Errands:
         handler = self._table.get(envelope.op)
         if handler is None:
             raise RefusedError(f"the master does not know {envelope.op[:40]!r}; it knows {', '.join(self._table)}")
+        if envelope.op in CALLS and not envelope.id:
+            raise RefusedError(f"{envelope.op} is a call: it needs an id")
         answer = handler(port, envelope)
         if isinstance(answer, msgspec.Raw):
             if envelope.id:

@@ -29,7 +29,7 @@ PATIENCE, LONGEST = 5.0, 300.0
 MARGIN = 0.1  # seconds that an answer needs to come in time to whoever asked
 MOST_ASKED = 1000
 MOST_PORTS = 16
-MOST_SCRIPTS = 256
+MOST_OF_ONE = 256  # connections of all scripts, and of one worker with its children
 MOST_ABROAD = 1000
 KNOWN = 1000
 
@@ -84,8 +84,8 @@ class Exchange:
             return "ipc is for workers, and for scripts of users who may operate this cluster"
         if sum(port.who.pid == who.pid for port in self._ports) >= MOST_PORTS:
             return f"this process has {MOST_PORTS} connections already"
-        if not who.worker and sum(not port.who.worker for port in self._ports) >= MOST_SCRIPTS:
-            return f"{MOST_SCRIPTS} scripts are connected already"
+        if len(self._of.get(who.worker, ())) >= MOST_OF_ONE:
+            return f"{who.name if who.worker else 'scripts'}: {MOST_OF_ONE} processes are connected already"
         port = Port(self, connection, who)
         self._ports[port] = None
         self._of.setdefault(who.worker, []).append(port)
@@ -315,8 +315,9 @@ class Exchange:
     async def gather_here(
         self, role: str, tag: str, op: str, data: msgspec.Raw, by: str, within: float
     ) -> dict[str, msgspec.Raw]:
-        """Call every worker of a role on this host: `web.1@h1` -> {"value": …} or {"error": …, "reason": …}."""
-        ports = list({port.who.worker: port for port in self._processes(role, tag)}.values())
+        """Call every worker of a role here, or else its child: `web.1@h1` -> {"value": …} or {"error": …, "reason": …}."""
+        ports = sorted(self._processes(role, tag), key=lambda port: self.registry.by_pid(port.who.pid) is not None)
+        ports = list({port.who.worker: port for port in ports}.values())
         if not ports:
             return {}
         gather = Gather([f"{port.who.name}@{self.fleet.host}" for port in ports])

@@ -51,12 +51,13 @@ class Server:
         self.refusals: Counter[str] = Counter()
         self._roles: dict[Connection, Role] = {}
         self._told: dict[int, float] = {}
+        self._listening: asyncio.Server | None = None  # uvloop closes a server that nobody holds
 
     async def listen(self, listener: socket.socket) -> None:
         """Serve this listener from now on."""
-        buffer = memoryview(bytearray(READ))
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_server(lambda: Connection(self, buffer), sock=listener, backlog=BACKLOG)
+        loop, buffer = asyncio.get_running_loop(), memoryview(bytearray(READ))
+        server = await loop.create_unix_server(lambda: Connection(self, buffer), sock=listener, backlog=BACKLOG)
+        self._listening = server
 
     def opened(self, connection: Connection) -> bool:
         """Called for every connection: who has no role gets no answer."""

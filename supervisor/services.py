@@ -98,7 +98,7 @@ class Services:
         owner, driver = self._owner(port.who, asked), self._driver(asked)
         if driver is None:
             return raw(self._leases.renew(asked.name, owner, asked.ttl, _now()))
-        return _of_the_bus(driver.renew(self._key("lock", asked), owner, asked.ttl))
+        return self._renew_on_bus(driver, self._holder(port.who), (self._key("lock", asked), owner), asked.ttl)
 
     def unlock(self, port: Port, envelope: Envelope) -> Answer:
         """Whether it was still the owner's."""
@@ -124,20 +124,31 @@ class Services:
         return f"{self.exchange.fleet.host}/{who.pid}.{who.start}/{asked.owner}"
 
     async def _lock_on_bus(self, driver: Shared, holder: Holder, held: tuple[str, str], ttl: float) -> msgspec.Raw:
-        """The process may end while the bus is asked."""
         holder.fleet.add(held)
         try:
             taken = await _known(driver.lock(*held, ttl))
         except BkdError:
             holder.fleet.discard(held)
             raise
-        if not taken.fence:
-            holder.fleet.discard(held)
-        elif not holder.handle.alive():
-            await self._unlock_all(driver, {held})
+        await self._note(driver, holder, held, is_held=taken.fence > 0)
         return raw({"fence": taken.fence, "wait": taken.wait})
 
-    async def _unlock_all(self, driver: Shared, held: set[tuple[str, str]]) -> None:
+    async def _renew_on_bus(self, driver: Shared, holder: Holder, held: tuple[str, str], ttl: float) -> msgspec.Raw:
+        """It may have been taken of another master: from now on it ends with its process here as well."""
+        renewed = await _known(driver.renew(*held, ttl))
+        await self._note(driver, holder, held, is_held=renewed)
+        return raw(renewed)
+
+    async def _note(self, driver: Shared, holder: Holder, held: tuple[str, str], *, is_held: bool) -> None:
+        """The process may have ended while the bus was asked."""
+        if not is_held:
+            holder.fleet.discard(held)
+        elif holder.handle.alive():
+            holder.fleet.add(held)
+        else:
+            await self._unlock_all(driver, frozenset({held}))
+
+    async def _unlock_all(self, driver: Shared, held: frozenset[tuple[str, str]]) -> None:
         for key, owner in held:
             try:
                 await driver.unlock(key, owner)
@@ -147,11 +158,14 @@ class Services:
     # -- whose they are
 
     def _holder(self, who: Identity) -> Holder:
-        """Watched from its first lock on; raises RefusedError when it has ended already."""
+        """Watched from its first lock on; raises RefusedError when it has ended already, or cannot be watched."""
         key = (who.pid, who.start)
         holder = self._holders.get(key)
         if holder is None:
-            handle = Handle.open(*key)
+            try:
+                handle = Handle.open(*key)
+            except OSError as error:
+                raise RefusedError(f"{who.name} cannot be watched: {error.strerror}") from error
             if handle is None:
                 raise RefusedError(f"{who.name} has ended")
             holder = self._holders[key] = Holder(handle)
@@ -165,7 +179,7 @@ class Services:
         self._leases.free_all(f"{self.exchange.fleet.host}/{key[0]}.{key[1]}/")
         driver = self.exchange.fleet.driver
         if driver is not None and holder.fleet:
-            self.exchange.tasks.run(self._unlock_all(driver, holder.fleet))
+            self.exchange.tasks.run(self._unlock_all(driver, frozenset(holder.fleet)))
 
 
 def understood(envelope: Envelope, kind: type[A]) -> A:

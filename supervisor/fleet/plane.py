@@ -168,6 +168,7 @@ class Plane:
             self._known = True
         await self.hosts.announce()
         await self.hosts.look()
+        await self.relay.up()
         self.intake.ring()
         self.replies.ring()
 

@@ -23,6 +23,7 @@ from .wire import Wire
 LASTS = 30.0
 MOST_ASKED = 1000
 ENOUGH = 5.0  # seconds that an answer may be late
+EVERYTHING = msgspec.Raw(msgspec.msgpack.encode({"all": True}))
 Answers = dict[str, msgspec.Raw]
 
 
@@ -64,10 +65,23 @@ class Relay:
         self._asked: dict[str, Asked] = {}
         self._number = 0
         self._in_order = asyncio.Lock()
+        self._owes_deletions = False
+
+    async def up(self) -> None:
+        """The bus is there, perhaps again: deletions in caches that were not heard meanwhile, here or elsewhere, may
+        have been of anything. Raises BusError."""
+        self.exchange.event("all", "", ops.FORGET, EVERYTHING, self.host)
+        if self._owes_deletions:
+            await self._publish(BusEvent("all", "", ops.FORGET, EVERYTHING, self.host))
+            self._owes_deletions = False
 
     async def broadcast(self, role: str, tag: str, op: str, data: msgspec.Raw, by: str) -> int:
         """Tell other hosts; how many of them there are. Raises BusError when there are some and the bus is away."""
-        return await self._publish(BusEvent(role, tag, op, data, by))
+        try:
+            return await self._publish(BusEvent(role, tag, op, data, by))
+        except BusError:
+            self._owes_deletions |= op == ops.FORGET
+            raise
 
     async def gather(self, role: str, tag: str, op: str, data: msgspec.Raw, by: str, within: float) -> Answers:
         """Ask the processes of other hosts; what those answered that did within so many seconds."""

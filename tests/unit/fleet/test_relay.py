@@ -73,6 +73,23 @@ async def test_without_a_bus_it_is_said_and_counted(made):
     assert h0.plane.document()["lost"] == 1
 
 
+@in_a_world
+async def test_deletions_that_the_bus_has_not_passed_on_are_made_up_for(made):
+    """Nobody knows any more of what: so all caches are emptied, here, and where they were to be told."""
+    h0, h1 = await made.up("h0", "h1")
+    ears = Ears(h0), Ears(h1)
+    state, h0.plane.session.state = h0.plane.session.state, "away"
+    with pytest.raises(BusError):
+        await h0.plane.relay.broadcast("all", "", "ipc:lru:del", DATA, "web.1")
+    h0.plane.session.state = state
+    for _ in range(2):
+        await h0.plane.relay.up()
+    await until(lambda: ears[1].heard)
+    await quiet()
+    told = [[(op, msgspec.msgpack.decode(data)) for _, _, op, data, _ in ear.heard] for ear in ears]
+    assert told == [[("ipc:lru:del", {"all": True})] * 2, [("ipc:lru:del", {"all": True})]]
+
+
 async def say(host, channel, event, *, op="fleet:event", sender="h9"):
     """What some other host publishes."""
     now = host.plane.wire.now()

@@ -5,12 +5,13 @@ import contextlib
 import math
 import threading
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bkd.ipc import Application
-from bkd.ipc.cache import MOST_KEYS, MOST_UNTOLD, Caches
+from bkd.ipc.cache import MOST_BYTES, MOST_KEYS, MOST_UNTOLD, Caches
 from bkd.ipc.parcel import Parcel, pack, read
 
 from .standin import Standin
@@ -100,6 +101,61 @@ def test_many_deletions_are_few_messages(caches):
     for number in range(MOST_UNTOLD + 1):
         prices.delete(number)
     assert caches.take() == [{"cache": "prices", "all": True}]
+
+
+def test_large_keys_are_told_in_several_messages(caches):
+    """Each of them fits into a letter of the bus."""
+    prices = caches.get("prices", 10, 60)
+    keys = [f"{number}{'x' * 9_000}" for number in range(20)]
+    for key in keys:
+        prices.delete(key)
+    letters = caches.take()
+    assert [key for letter in letters for key in letter["keys"]] == keys
+    assert max(len(pack(Parcel("ipc:lru:del", letter))) for letter in letters) < 40_000
+
+
+@pytest.mark.parametrize("key", ["x" * MOST_BYTES, "\udcff", 2**70], ids=["large", "surrogate", "number"])
+def test_a_key_that_cannot_be_sent_is_all_of_its_cache(caches, key):
+    caches.get("prices", 10, 60).delete(key)
+    caches.get("others", 10, 60).delete("a")
+    assert caches.take() == [{"cache": "prices", "all": True}, {"cache": "others", "keys": ["a"]}]
+
+
+def test_all_caches_may_be_meant(caches):
+    prices, others = caches.get("prices", 10, 60), caches.get("others", 10, 60)
+    prices["a"] = others["a"] = 1
+    caches.heard({"all": True})
+    assert (len(prices), len(others), caches.take()) == (0, 0, [])
+
+
+def test_a_value_that_is_displaced_may_use_its_cache(caches):
+    class Value:
+        def __del__(self):
+            prices.delete("another")
+
+    prices = caches.get("prices", 1, 60)
+    prices["a"] = Value()
+    thread = threading.Thread(target=prices.set, args=["b", 1], daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def deep(depth):
+    key = "a"
+    for _ in range(depth):
+        key = [key]
+    return key
+
+
+def test_keys_that_are_no_keys(caches):
+    """What is too deep to be looked at may have been one."""
+    prices = caches.get("prices", 3, 60)
+    prices["a"] = 1
+    caches.heard({"cache": "prices", "keys": [msgspec.msgpack.Ext(5, b""), {}, bytearray(b"a")]})
+    assert "a" in prices
+    caches.heard({"cache": "prices", "keys": [deep(5000)]})
+    assert "a" not in prices
 
 
 @given(

@@ -227,7 +227,9 @@ def test_a_broadcast_tells_whom_it_reached_or_what_they_said(standin, run):
     async def main():
         application = worker(standin.path)
         assert await application.broadcast(":web", "price:changed", 1) == Reached(1, 2)
-        assert await application.broadcast(":web", "price:ask", timeout=0.5) == {"web.1@h1": {"value": 3}}
+        for timeout in (0.5, 300):
+            answers = await application.broadcast(":web", "price:ask", timeout=timeout)
+            assert answers == {"web.1@h1": {"value": 3}}
 
     run(main())
 
@@ -260,6 +262,41 @@ def test_handlers_answer_calls(standin, run):
     assert answers[4].data == {"error": "failed", "reason": "TypeError: 'int' object is not subscriptable"}
     assert answers[5].data["error"] == "failed"
     assert answers[6].data == {"error": "refused", "reason": "web.2 has no handler for nobody:listens"}
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SilentError(), "SilentError: its text cannot be had: LookupError"),
+        (ValueError("\udcff.txt"), r"ValueError: \udcff.txt"),
+    ],
+)
+def test_whatever_a_handler_raises_is_told(standin, run, error, reason):
+    """And the next handlers are called."""
+
+    def plain(event):
+        raise error
+
+    async def asynchronous(event):
+        raise error
+
+    async def main():
+        application = worker(standin.path)
+        application.on("price:plain")(plain)
+        application.on("price:async")(asynchronous)
+        await opened(application)
+        for number, op in enumerate(["price:plain", "price:async", "price:plain"], 1):
+            standin.tell(Parcel(op, id=number))
+        await settled(lambda: len(standin.heard) == 3)
+
+    run(main())
+    told = {"error": "failed", "reason": reason}
+    assert {parcel.re: parcel.data for parcel in standin.heard} == {1: told, 2: told, 3: told}
 
 
 def test_who_registers_joins(standin, run):
@@ -389,6 +426,22 @@ def test_a_master_that_says_nothing_is_none(tmp_path, run):
         run(main())
 
 
+def test_data_of_any_depth_leave_the_connection_as_it_is(standin, run):
+    """Also where the master has passed on what is too deep for this process."""
+
+    async def main():
+        application = worker(standin.path)
+        application.lru("prices", 10, 0)
+        await opened(application)
+        head = b"\x82\xa2op\xabipc:lru:del\xa4data\x82\xa5cache\xa6prices\xa4keys"
+        for depth in range(900, 1100, 3):
+            standin.tell_bytes(frame(head + b"\x91" * depth + b"\x01"))
+        assert await application.call("server", "echo", 1) == 1
+
+    run(main())
+    assert len(standin.hellos) == 1
+
+
 def test_a_refusal_is_raised_and_logged_once(tmp_path, run, caplog):
     async def main():
         application = worker(refusing.path)
@@ -495,27 +548,71 @@ def test_who_has_left_is_outside(standin):
         Blocking(application).call("web", "price:ask")
 
 
-def test_a_forked_child_has_a_connection_of_its_own(standin):
-    """What the parent's loop and threads held is not touched."""
-    ran = subprocess.run([sys.executable, "-c", FORKS, standin.path], capture_output=True, timeout=30, check=False)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_forked_child_has_a_connection_of_its_own(standin, loop):
+    """What the parent's loop and threads held is not touched, and the child does not keep it open."""
+    program = [sys.executable, "-c", FORKS, standin.path, loop]
+    ran = subprocess.run(program, capture_output=True, timeout=30, check=False)
     assert (ran.stdout, ran.stderr, ran.returncode) == (b"1\n2\n3\n", b"", 0)
     assert len({hello.pid for hello in standin.hellos}) == 2
 
 
 FORKS = """
-import asyncio, os, sys
+import asyncio, os, sys, uvloop
 from bkd.ipc import ipc, sync_ipc
 os.environ["BKD_SOCKET"] = sys.argv[1]
+loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 async def main():
     print(await ipc.call("server", "echo", 1), flush=True)
+    connection = ipc._home.channel._sock.fileno()
+    assert os.readlink(f"/proc/self/fd/{connection}").startswith("socket:")
     child = os.fork()
     if child == 0:
+        assert os.readlink(f"/proc/self/fd/{connection}") == "/dev/null"
         asyncio._set_running_loop(None)
         print(sync_ipc.call("server", "echo", 2), flush=True)
         os._exit(0)
     os.waitpid(child, 0)
     print(await ipc.call("server", "echo", 3), flush=True)
-asyncio.run(main())
+asyncio.Runner(loop_factory=loops[sys.argv[2]]).run(main())
+"""
+
+
+def test_a_forked_child_holds_nothing_that_was_its_parents(standin):
+    """No lock, whoever held it, no limit; what was cached may be out of date, and what it deletes is told."""
+    program = [sys.executable, "-c", INHERITS, standin.path]
+    ran = subprocess.run(program, capture_output=True, timeout=30, check=False)
+    assert (ran.stdout, ran.stderr, ran.returncode) == (b"0\n0.0\nlocked\n", b"", 0)
+    assert [parcel.data for parcel in standin.heard] == [{"cache": "prices", "keys": ["b"]}, None]
+
+
+INHERITS = """
+import os, sys, threading
+from bkd.ipc import ipc, sync_ipc
+os.environ["BKD_SOCKET"] = sys.argv[1]
+prices = ipc.lru("prices", 10, 0)
+prices["a"] = 1
+sync_ipc.limiter("login", 1, 60, scope="process")
+sync_ipc.lock("report", scope="process").__enter__()
+held, over = threading.Event(), threading.Event()
+def hold():
+    with prices._lock, ipc._caches._lock:
+        held.set()
+        over.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    print(len(prices), flush=True)
+    print(sync_ipc.limiter("login", 1, 60, scope="process"), flush=True)
+    with sync_ipc.lock("report", scope="process"):
+        print("locked", flush=True)
+    prices.delete("b")
+    sync_ipc.call("server", "echo")
+    os._exit(0)
+over.set()
+os.waitpid(child, 0)
 """
 
 

@@ -1,6 +1,7 @@
 """However bytes arrive, the same frames come out."""
 
 import struct
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,16 @@ def test_any_chunking(payloads, data):
     for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         heard += reader.feed(stream[begin:end])
     assert heard == payloads
+
+
+def test_many_small_pieces_of_a_large_frame_cost_no_more_than_they_are():
+    """Not the copying of all that came before for each of them: that would be 30 GB here."""
+    payload, reader = bytes(250_000), FrameReader()
+    stream = frame(payload)
+    began = time.process_time()
+    heard = [got for at in range(len(stream)) for got in reader.feed(stream[at : at + 1])]
+    assert time.process_time() - began < 1.0
+    assert heard == [payload]
 
 
 @UNHURRIED

@@ -54,6 +54,7 @@ def far(tmp_path, master):
     application = Application()
     with contextlib.closing(Standin(tmp_path, master)) as standin:
         application.connect(standin.path)
+        application.standin = standin
         yield application
         application.disconnect()
 
@@ -206,6 +207,41 @@ def test_a_lock_object_is_for_one_use(application):
         with pytest.raises(RuntimeError, match="used twice"):
             await lock.take()
 
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("limiter", {"rate": 1, "scope": "Fleet"}),
+        ("limiter", {"rate": 1, "on_error": "close"}),
+        ("lock", {"scope": "hosts"}),
+    ],
+)
+def test_a_slip_of_the_pen_is_no_failure_that_lets_everybody_through(far, name, options):
+    with pytest.raises(ValueError, match=r"scope is|on_error"):
+        asyncio.run(getattr(far, name)("login", **options))
+
+
+def test_a_master_that_dies_leaves_no_lock_behind(far, master):
+    """It has taken the lock, and nobody was told: whoever asked gives it back at the next one."""
+
+    def dies(standin, parcel):
+        master.asked.append(parcel.op)
+        answer = master.answer(parcel.op, parcel.data)
+        if parcel.op == "ipc:lock":
+            standin.answer = master
+            standin.cut()
+        else:
+            standin.tell(Parcel("reply", answer, re=parcel.id))
+
+    async def main():
+        with pytest.raises(NotConnected):
+            await far.lock("report").take()
+        async with far.lock("report", wait=5):
+            pass
+
+    far.standin.answer = dies
     asyncio.run(main())
 
 
