@@ -141,8 +141,10 @@ class Caches:
         return cache
 
     def heard(self, data: Any) -> None:
-        """Another process has deleted: the data of an `ipc:lru:del`, for all caches if it names none; what makes no sense
-        is passed over."""
+        """Another process has deleted: the data of an `ipc:lru:del`, for all caches if it names none.
+
+        What makes no sense is passed over.
+        """
         if data == {"all": True}:
             self.forget()
         cache = self._caches.get(str(data.get("cache"))) if isinstance(data, dict) else None

@@ -10,7 +10,8 @@ from .places import NoConfig, NoRunDir
 
 NOT_RUNNING = 4
 USAGE = 2
-GOES_ON = ("restart", "rollback", "reload", "await")
+SEE = {"fleet": "bkd fleet show; bkd fleet abort lets nobody else begin", "": "bkd status; bkd rollback takes it back"}
+GOES_ON = ("restart", "rollback", "reload", "await", "fleet")
 
 
 def ask(
@@ -39,7 +40,7 @@ def ask(
                 return code
     except KeyboardInterrupt:
         if verb in GOES_ON:
-            sys.stderr.write("\nbkd: what was asked for goes on; see bkd status; bkd rollback takes a restart back\n")
+            sys.stderr.write(f"\nbkd: what was asked for goes on; see {SEE.get(verb, SEE[''])}\n")
         raise
     except BkdError as error:
         return say(error)
@@ -70,8 +71,8 @@ class Display:
         if not self._draws:
             show("", news)
             return
-        height = os.get_terminal_size(sys.stderr.fileno()).lines - 1
-        lines = screen.splitlines()[-height:]
+        width, height = os.get_terminal_size(sys.stderr.fileno())
+        lines = [line[:width] for line in screen.splitlines()[1 - height :]]
         show("", (f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + "".join(f"{line}\n" for line in lines))
         self._lines = len(lines)
 

@@ -27,10 +27,9 @@ from .tasks import Tasks
 
 PATIENCE, LONGEST = 5.0, 300.0
 MARGIN = 0.1  # seconds that an answer needs to come in time to whoever asked
-MOST_ASKED = 1000
+MOST_ASKED = MOST_ABROAD = 1000
 MOST_PORTS = 16
 MOST_OF_ONE = 256  # connections of all scripts, and of one worker with its children
-MOST_ABROAD = 1000
 KNOWN = 1000
 
 
@@ -315,7 +314,7 @@ class Exchange:
     async def gather_here(
         self, role: str, tag: str, op: str, data: msgspec.Raw, by: str, within: float
     ) -> dict[str, msgspec.Raw]:
-        """Call every worker of a role here, or else its child: `web.1@h1` -> {"value": …} or {"error": …, "reason": …}."""
+        """Call every worker of a role here, or its child: `web.1@h1` -> {"value": …} or {"error": …, "reason": …}."""
         ports = sorted(self._processes(role, tag), key=lambda port: self.registry.by_pid(port.who.pid) is not None)
         ports = list({port.who.worker: port for port in ports}.values())
         if not ports:

@@ -217,8 +217,8 @@ def _bus(bus: dict[str, Any]) -> list[str]:
     refused = sum(bus["refused"].values())
     tail = f", {refused} messages refused" if refused else ""
     if bus["connected"]:
-        return [f"bus {bus['url']}, {bus['hosts']} hosts{tail}"]
-    why = f": {clean(bus['error'])}" if bus["error"] else ""
+        return [f"bus {bus['url']}, {bus['hosts']} host{'' if bus['hosts'] == 1 else 's'}{tail}"]
+    why = f": {clean(bus['error'].removeprefix(bus['url'] + ': '))}" if bus["error"] else ""
     return [f"bus {bus['url']} is {bus['state']} for {format_duration(bus['since'], rough=True)}{why}{tail}"]
 
 

@@ -19,6 +19,9 @@ from .rollouts import Rollouts
 from .table import MARKS, columns
 from .wire import Wire
 
+NONE = "no rollout was begun in the last 30 days"
+MOST_GROUPS = 3
+
 
 class Board:
     """What the bus knows of rollouts; `abort` lets nobody else begin."""
@@ -59,8 +62,8 @@ class Board:
         rows, given = await self.rollouts.rows(), str(request.arguments.get("id") or "")
         found = [row for row in rows if row.id.startswith(given)]
         if not found or (given and len(found) > 1):
-            many = f"several rollouts begin with {given}" if found else f"no rollout {given}".rstrip()
-            raise UsageError(f"{many}; bkd fleet list has them")
+            many = f"several rollouts begin with {given}" if found else f"no rollout {given}"
+            raise UsageError(f"{many}; `bkd fleet list` has them" if rows else NONE)
         try:
             return await self.rollouts.permits.read(found[0].id)
         except RolloutGone as error:
@@ -69,12 +72,12 @@ class Board:
 
 def _listed(rows: Sequence[Row], now: float) -> str:
     if not rows:
-        return "no rollout was begun in the last 30 days\n"
+        return f"{NONE}\n"
     lines = [
         (
             row.id,
             row.verb,
-            ", ".join(row.groups) or "everything",
+            _groups(row),
             str(row.state),
             f"{format_duration(max(0.0, now - row.issued), rough=True)} ago",
             row.issuer,
@@ -82,6 +85,11 @@ def _listed(rows: Sequence[Row], now: float) -> str:
         for row in rows
     ]
     return columns(("ID", "VERB", "GROUPS", "STATE", "BEGAN", "BY"), lines)
+
+
+def _groups(row: Row) -> str:
+    more = len(row.groups) - MOST_GROUPS
+    return (", ".join(row.groups[:MOST_GROUPS]) or "everything") + (f" +{more}" if more > 0 else "")
 
 
 def _shown(rollout: Rollout, now: float) -> str:

@@ -58,6 +58,18 @@ class Executor:
         """A command that was just accepted, or that the last master left unfinished."""
         self.desk.tasks.run(self._obey(taken))
 
+    def refuse(self, taken: Taken, reason: str) -> None:
+        """A command that will not be obeyed here. In a rollout the others have to know, or they would take this host
+        for one that is cut off and go on without it."""
+        self.replies.end(taken, "refused", Finished(1), reason=reason)
+        if taken.rollout:
+            self.desk.tasks.run(self._refuse_turn(taken, reason))
+
+    async def _refuse_turn(self, taken: Taken, reason: str) -> None:
+        with contextlib.suppress(RolloutGone):
+            changed = await self._change(taken, lambda r: rules.refuse(r, self._host, self._now(), reason))
+            await self._leave(changed.rollout)
+
     def go_on(self) -> None:
         """What the last master left unfinished. Nothing is begun a second time."""
         for taken in self.record.taken.values():
@@ -193,12 +205,15 @@ class Executor:
             )
         except RolloutGone as error:
             return str(error)
-        try:
-            if rules.is_over(changed.rollout):
-                await self.rollouts.leave(changed.rollout)
-        except BkdError as error:
-            logger.warning("the list of rollouts does not say that {} is over: {}", taken.id, error)
+        await self._leave(changed.rollout)
         return changed.refused
+
+    async def _leave(self, rollout: Rollout) -> None:
+        try:
+            if rules.is_over(rollout):
+                await self.rollouts.leave(rollout)
+        except BkdError as error:
+            logger.warning("the list of rollouts does not say that {} is over: {}", rollout.id, error)
 
     async def _change(self, taken: Taken, change: Callable[[Rollout], A]) -> A:
         """Over times without a bus; raises RolloutGone."""

@@ -2,15 +2,25 @@
 
 from ..fact import Fact, Level
 
+ADVICE = {
+    "unknown-key": "a host has a key that is not known here; compare its secret_file with this one",
+    "unsigned": "a host has unsigned = true in [bus], this one has not",
+    "clock": "compare the clock of this host with that of Redis",
+}
+
 
 class BusRefused(Fact, frozen=True):
     """Something on the bus was not believed; `count` of this kind so far."""
 
-    line = "bus: {count} messages refused as {reason}, the last on {channel}"
     severity = "warning"
     reason: str
     channel: str
     count: int
+
+    def _text(self) -> str:
+        advice = f": {ADVICE[self.reason]}" if self.reason in ADVICE else ""
+        what = "1 message" if self.count == 1 else f"{self.count} messages"
+        return f"bus: {what} refused as {self.reason}, the last on {self.channel}{advice}"
 
 
 class BusKeysChanged(Fact, frozen=True):
@@ -38,7 +48,7 @@ class HostClash(Fact, frozen=True):
 class FleetCommandTaken(Fact, frozen=True):
     """This host has accepted a command of the fleet."""
 
-    line = "fleet: {verb} of {issuer} accepted ({id})"
+    line = "fleet: {verb} by {issuer} accepted ({id})"
     id: str
     verb: str
     issuer: str
@@ -55,7 +65,7 @@ class FleetCommandEnded(Fact, frozen=True):
 
     def _text(self) -> str:
         reason = f": {self.reason}" if self.reason else ""
-        return f"fleet: {self.verb} is {self.state} here{reason} ({self.id})"
+        return f"fleet: {self.verb} {self.state} here{reason} ({self.id})"
 
     def level(self) -> Level:
         return "info" if self.state == "done" else "warning"
@@ -64,7 +74,7 @@ class FleetCommandEnded(Fact, frozen=True):
 class FleetCommandIgnored(Fact, frozen=True):
     """A command of the fleet that came too late."""
 
-    line = "fleet: {verb} of {issuer} came too late and is not obeyed ({id})"
+    line = "fleet: {verb} by {issuer} came too late and is not obeyed ({id})"
     severity = "warning"
     id: str
     verb: str

@@ -9,23 +9,27 @@ from msgspec.structs import replace
 
 from ... import __version__
 from ..bus.driver import BusError
-from ..bus.letter import Refusal
+from ..bus.letter import Letter, Refusal
 from ..bus.orders import GroupRow, HostRow
 from ..desk import Desk
+from ..logfiles import clean
 from .facts import HostClash
 from .selection import FORGOTTEN, STALE, Seen
 from .wire import Wire
 
 PERIOD, BREATH = 5.0, 0.5
+LONGEST_NAME = 60
 LASTS = 1000 * FORGOTTEN  # a row has to be readable when it is to be deleted, however long nobody was there
 
 
 class Hosts:
-    """Announces this host, and keeps what the others said last in `known`."""
+    """Announces this host, and keeps what the others said last in `known`; `strangers` have rows that no key here
+    verifies."""
 
     def __init__(self, wire: Wire, desk: Desk, cursor: Callable[[], str]) -> None:
         self.wire, self.desk, self.cursor = wire, desk, cursor
         self.known: dict[str, Seen] = {}
+        self.strangers: list[str] = []
         self._clash = ""
         self._news = asyncio.Event()
 
@@ -75,16 +79,19 @@ class Hosts:
 
     async def _told(self) -> dict[str, Seen]:
         """What the hosts said last of themselves."""
-        key, told = self.wire.names.hosts, {}
+        key, told, strangers = self.wire.names.hosts, {}, []
         for host, raw in (await self.wire.driver.fields(key)).items():
             letter = self.wire.letter(raw, key)
             row = self.wire.body(letter, HostRow) if letter is not None else None
+            if not isinstance(self.wire.judge.verify(raw, key), Letter):
+                strangers.append(clean(host[:LONGEST_NAME]))
             if letter is None or row is None:
                 continue
             if letter.sender == row.host == host:
                 told[host] = Seen(row, letter.issued)
             else:
                 self.wire.refuse(Refusal.FOREIGN, key)
+        self.strangers = sorted(strangers)
         return told
 
     def others(self, role: str, tag: str) -> set[str]:

@@ -104,7 +104,7 @@ class Intake:
         self.executor.record.take(taken)
         fault = self.executor.save()
         if fault:
-            self.replies.end(taken, "refused", Finished(1), reason=f"it cannot be written down here: {fault}")
+            self.executor.refuse(taken, f"it cannot be written down in {self.executor.records.path}: {fault}")
             taken.forget()
             return
         self.desk.tell(FleetCommandTaken(taken.id, taken.verb, taken.issuer))

@@ -31,6 +31,7 @@ GIVEN_UP = 60.0  # seconds without a word of a host that had begun
 LOOK = 0.5
 SIGN_OF_LIFE = 5.0
 AT_ONCE = 500
+MOST_NAMED = 5
 SPOKEN = (rules.State.DONE, rules.State.FAILED, rules.State.REFUSED)  # what a host mostly says of itself
 Seed = Callable[[str], tuple[str, dict[str, Any]]]
 
@@ -91,6 +92,7 @@ class Issuing:
             verb, arguments = self.seed(arguments["op"])
         named = groups_of(verb, arguments)
         inventory = await self.hosts.look()
+        self._tell_strangers(request)
         targets = select(inventory, Selector.of(about | tag_of(verb, arguments), named))
         if verb == "rollback" and not about.get("hosts"):
             targets = await self._moved(request, named[0], targets)
@@ -104,6 +106,14 @@ class Issuing:
         if about.get("no_wait"):
             return verdict.started(request, issued.progress)
         return await self._follow(request, issued)
+
+    def _tell_strangers(self, request: Request) -> None:
+        """Hosts that seem to be there and cannot be asked."""
+        names = self.hosts.strangers
+        if names:
+            shown = ", ".join(names[:MOST_NAMED]) + (" and more" if len(names) > MOST_NAMED else "")
+            why = "no key of this host verifies what is said there; compare secret_file"
+            request.progress(f"bkd: {shown} cannot be asked: {why}")
 
     async def _moved(self, request: Request, group: str, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Of these hosts those that the newest restart has moved: others would go back to the release before theirs."""

@@ -96,7 +96,10 @@ class Rollouts:
         raw = await self.wire.driver.get(key)
         read = self.wire.read(raw, key, Index) if raw is not None else None
         if raw is not None and read is None:
-            raise BkdError(f"{key} on the bus is not signed by this fleet; delete it there")
+            raise BkdError(
+                f"the list of rollouts ({key}) is signed with a key that is not known here: secret_file has to be the "
+                "same on every host; where it is the same everywhere, delete that list on Redis"
+            )
         index = listing.merged(self._seen, read or Index())
         self._seen = index
         return raw, index

@@ -8,6 +8,7 @@ from ..desk import UsageError
 
 STALE = 15.0  # seconds without a word after which a host counts as silent
 FORGOTTEN = 86_400.0  # … and after which it is no host of the app any more
+MOST_NAMES = 10
 
 
 class Seen(NamedTuple):
@@ -44,7 +45,9 @@ def select(inventory: Mapping[str, Seen], selector: Selector) -> tuple[str, ...]
             raise UsageError(f"no host {host}; the bus knows {_named(inventory)}")
     found = tuple(sorted(name for name, seen in inventory.items() if _fits(seen.row, selector)))
     if not found:
-        raise UsageError(f"no host {_wanted(selector)}; the bus knows {_named(inventory)}")
+        raise UsageError(
+            f"no host {_wanted(selector)}; the bus knows {_named(inventory)}{_groups(inventory, selector)}"
+        )
     return found
 
 
@@ -59,7 +62,14 @@ def _fits(row: HostRow, selector: Selector) -> bool:
 
 def _named(inventory: Mapping[str, Seen]) -> str:
     names = [f"{name} (tag {seen.row.tag})" if seen.row.tag else name for name, seen in sorted(inventory.items())]
-    return ", ".join(names) or "none"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (", ".join(names[:MOST_NAMES]) or "none") + more
+
+
+def _groups(inventory: Mapping[str, Seen], selector: Selector) -> str:
+    """For who mistyped a group: those that there are."""
+    groups = {group.name for seen in inventory.values() for group in seen.row.groups}
+    return f" with the groups {', '.join(sorted(groups))}" if selector.groups and groups else ""
 
 
 def _wanted(selector: Selector) -> str:

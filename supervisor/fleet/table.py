@@ -8,6 +8,7 @@ from .progress import FleetProgress
 from .selection import Seen
 
 MARKS = {"done": "✓", "failed": "✗", "refused": "✗", "unreachable": "?", "expired": "?", "skipped": "–"}
+LONGEST = 300
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,10 +21,20 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def live(progress: FleetProgress) -> str:
     """How a command goes now."""
     rows = [
-        (MARKS.get(host.state, "…"), host.host, host.state or "asked", _detail(host.step, host.took), host.reason[:100])
+        (
+            MARKS.get(host.state, "…"),
+            host.host,
+            host.state or "asked",
+            _detail(host.step, host.took),
+            _short(host.reason),
+        )
         for host in progress.hosts.values()
     ]
     return columns(("", "HOST", "STATE", "", "REASON"), rows)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _detail(step: str, took: float | None) -> str:

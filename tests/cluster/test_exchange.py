@@ -123,6 +123,20 @@ def test_a_child_of_a_worker_speaks_for_its_slot(wire):
     assert [by for _, by, _ in until(lambda: heard(wire, "prog.1", "child:spoke"))] == ["other.1"]
 
 
+def test_a_worker_answers_for_itself_whatever_its_children_connect(cluster, wire):
+    connections = cluster.status()["ipc"]["connections"]
+    child = wire.call("other", "do:mute-child")
+
+    assert cluster.status()["ipc"]["connections"] == connections + 1
+    host = cluster.status()["host"]
+    assert wire.call(":other", "who:am", within=5.0) == {
+        f"other.1@{host}": {"value": ["other.1", *cluster.pids("other")]}
+    }
+    assert wire.call("other", "who:am") == ["other.1", *cluster.pids("other")]
+    kill(child)
+    until(lambda: cluster.status()["ipc"]["connections"] == connections)
+
+
 def test_an_event_from_the_command_line(cluster, wire):
     sent = cluster.bkd("send", "stock:low", '{"sku": 8}', "--to", "prog")
 

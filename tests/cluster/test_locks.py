@@ -94,15 +94,18 @@ def test_a_process_that_ends_while_it_waits_for_a_lock_keeps_none(process, is_an
 
 
 def test_the_next_master_frees_what_was_taken_of_the_one_before(process):
-    async def main():
-        bus = Bus()
+    async def before():
         await asks(master(bus), "lock", process, "a")
+
+    async def afterwards():
         renewed = await asks(master(bus), "renew", process, "a")
         assert msgspec.msgpack.decode(renewed) is True
         process.kill()
         await is_free(bus, "a")
 
-    asyncio.run(main())
+    bus = Bus()
+    asyncio.run(before())
+    asyncio.run(afterwards())
 
 
 @pytest.fixture(scope="module")

@@ -337,7 +337,7 @@ def test_a_list_of_rollouts_that_is_none(fleet, bus):
     before = states(fleet)
     result = fleet.bkd("restart", "tool", "--fleet")
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
-    assert "shop:permit:index on the bus is not signed by this fleet; delete it there" in result.stderr
+    assert "the list of rollouts (shop:permit:index) is signed with a key that is not known here" in result.stderr
     assert states(fleet) == before
     bus.set("shop:permit:index", good)
     assert fleet.states("restart", "tool") == dict.fromkeys(NAMES, "done")

@@ -37,6 +37,11 @@ def on(envelope):
     if op == "do:child":
         program = "from bkd_wire import Bkd; Bkd().call(':prog', 'child:spoke')"
         return subprocess.run([sys.executable, "-c", program], check=False).returncode
+    if op == "do:mute-child":
+        program = "from bkd_wire import Bkd; bkd = Bkd(); print(flush=True); import time; time.sleep(1000)"
+        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        return child.pid
     if op == "what:heard":
         return heard
     if op == "who:am":

@@ -210,8 +210,23 @@ async def test_a_full_disk_refuses_before_anything_has_begun(made):
     ids = [made.bus.put("scale", MORE, ["h1"]), made.bus.put("restart", {}, ["h1"])]
     for id in ids:
         ack = await until(lambda id=id: ended(made.bus, id))
-        assert (ack.state, ack.reason) == ("refused", "it cannot be written down here: no space left on device")
+        assert (ack.state, ack.reason) == (
+            "refused",
+            f"it cannot be written down in {records.path}: no space left on device",
+        )
     assert (h1.count, h1.deeds.begun) == (2, [])
+
+
+@in_a_world
+async def test_the_others_of_a_rollout_know_who_has_refused_it_for_want_of_disk(made):
+    h0, h1, h2 = await made.up("h0", "h1", "h2")
+    records = h1.plane.executor.records
+    records.replace = lambda data: setattr(records, "fault", "no space left on device")
+    terminal, task = h0.give("restart", {"names": ["web"]}, hosts=["h1", "h2"])
+    await asyncio.wait_for(task, 10)
+    rollout = await h0.plane.rollouts.permits.read(terminal.resume["fleet"])
+    assert [(turn.host, str(turn.state)) for turn in rollout.hosts] == [("h1", "refused"), ("h2", "skipped")]
+    assert (terminal.code, h2.deeds.begun) == (1, [])
 
 
 @in_a_world

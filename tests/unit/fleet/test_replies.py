@@ -108,7 +108,7 @@ async def test_an_end_is_told_to_the_journal_but_not_that_somebody_looked(made):
     h1.plane.replies.end(a_command("scale"), "failed", Finished(1), reason="no room")
     h1.plane.replies.end(a_command("status"), "done", Finished(0))
     (fact,) = h1.told(FleetCommandEnded)
-    assert (fact.describe(), fact.level()) == (f"fleet: scale is failed here: no room ({1:024x})", "warning")
+    assert (fact.describe(), fact.level()) == (f"fleet: scale failed here: no room ({1:024x})", "warning")
 
 
 @in_a_world
