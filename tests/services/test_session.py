@@ -381,7 +381,7 @@ async def test_a_file_that_cannot_be_used_is_named(tmp_path, option):
 @looped
 async def test_nobody_at_the_other_end(tmp_path):
     for url, why in [
-        (f"unix://{tmp_path}/none", "No such file"),
+        (f"unix://{tmp_path}/none", "no such file"),
         ("redis://127.0.0.1:1", "refused|Connect call failed"),
     ]:
         with pytest.raises(BusError, match=why) as caught:
