@@ -46,7 +46,7 @@ run: $(VENV)/.installed
 	@cd examples && PATH="$(BIN):$$PATH" PORT="$(PORT)" exec $(BIN)/bkd start -c bkd.toml
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 simulate: $(VENV)/.developing
 ifdef STORIES

@@ -186,7 +186,7 @@ def test_a_function_that_is_broken(launch):
 
 def test_a_canary_whose_loop_is_blocked_does_not_pass(launch):
     """Ready is not enough: its heartbeats have to say that its main loop still turns. It is taken back on demand."""
-    cluster = launch(web=WEB | {"min_ready": "1s"})
+    cluster = launch(web=WEB | {"min_ready": "1s", "drain": "2s"})
     before = cluster.pids("web")
     deploy(cluster, "bad", "from starts import blocks_soon as start")
     restart = command(cluster, "restart", "--json", "web")
