@@ -157,6 +157,8 @@ def test_a_bad_deploy_on_one_host_leaves_the_rest_alone(fleet):
     assert fleet.shown() == ("failed", {"h1": "done", "h2": "failed"} | dict.fromkeys(["h3", "h4", "h5"], "skipped"))
     assert fleet.releases() == before | {"h1": before["h1"] + 1}
     assert {name: fleet.group_of(name, "web")["ready"] for name in FIVE} == dict.fromkeys(FIVE, 1)
+    assert fleet.states("rollback", "web") == {"h1": "done"}  # the others have not moved
+    assert fleet.releases() == before
     deploy(fleet.hosts["h2"], "2")
 
 
