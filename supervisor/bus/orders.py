@@ -51,9 +51,8 @@ class GroupRow(msgspec.Struct, frozen=True):
 class HostRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host in the inventory: only good in the field of that host, and from that host as sender.
 
-    `version` is that of its bkd, `instance` names its master; `started` and `seen` are when that began and when this
-    was written; `cursor` is the id of the last entry of the commands' stream it has read; `left`: it
-    has stopped as planned.
+    `version` is that of its bkd, `instance` names its master; `seen` is when this was written, `cursor` the id of the
+    last entry of the commands' stream it has read; `left`: it has stopped as planned.
     """
 
     host: str
@@ -61,7 +60,6 @@ class HostRow(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     instance: str = ""
     groups: tuple[GroupRow, ...] = ()
-    started: float = 0.0
     cursor: str = ""
     seen: float = 0.0
     left: bool = False

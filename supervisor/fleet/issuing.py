@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ EXPIRES, LOOKS_EXPIRE, LONGEST_EXPIRY = 15.0, 5.0, 300.0
 GRACE = 1.0  # seconds for an answer to come back
 GIVEN_UP = 60.0  # seconds without a word of a host that had begun
 LOOK = 0.5
+LONGEST_AWAY = 300.0  # seconds without a bus after which a command ends that waits for answers
 SIGN_OF_LIFE = 5.0
 AT_ONCE = 500
 MOST_NAMED = 5
@@ -218,6 +220,7 @@ class Issuing:
                     told = loop.time()
                 if issued.progress.is_over:
                     return verdict.final(request, issued.progress, self.hosts.known, self.wire.now())
+                self._refuse_if_lost(issued)
                 if loop.time() - told > SIGN_OF_LIFE:
                     request.sign_of_life()
                     told = loop.time()
@@ -226,6 +229,12 @@ class Issuing:
         finally:
             self._bells.discard(bell)
             self._followed.pop(issued.id, None)
+
+    def _refuse_if_lost(self, issued: Issued) -> None:
+        """Nobody waits for ever for a bus that does not come back. Raises BusError."""
+        session = self.wire.session
+        if not self.wire.is_up and time.monotonic() - session.since > LONGEST_AWAY:
+            raise BusError(f"the bus is away ({session.error}); when it is back: bkd fleet show {issued.id}")
 
     async def _look(self, issued: Issued) -> bool:
         """Whether there is news."""

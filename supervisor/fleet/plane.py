@@ -52,7 +52,7 @@ class Plane:
     def __init__(self, desk: Desk, commands: Commands, exchange: Exchange, run_dir: str, *, adopting: bool) -> None:
         """Raises KeyringError."""
         config = desk.config
-        self.desk, self.exchange, self._adopting = desk, exchange, adopting
+        self.desk, self.exchange = desk, exchange
         self.tasks = Tasks()
         self.keyring = keyring_of(config.bus)
         records = Records(run_dir)

@@ -22,7 +22,6 @@ from .wire import Wire
 
 LASTS = 30.0
 MOST_ASKED = 1000
-ENOUGH = 5.0  # seconds that an answer may be late
 EVERYTHING = msgspec.Raw(msgspec.msgpack.encode({"all": True}))
 Answers = dict[str, msgspec.Raw]
 

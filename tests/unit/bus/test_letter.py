@@ -35,7 +35,7 @@ ORDERS = [
     FleetCommand("restart", {"names": ["web"]}, ("h1", "h2"), "ann (pid 7) on h1"),
     FleetCommand("reload", {}, (), "", 3, 1),
     Ack("h1", 3, "done", took=1.5, out="ok\n"),
-    HostRow("h1", "blue", "0.1.0", "018f0000000000aa", (GroupRow("web", "web", 2, 2, 3),), 1.0, "5-0", 2.0),
+    HostRow("h1", "blue", "0.1.0", "018f0000000000aa", (GroupRow("web", "web", 2, 2, 3),), "5-0", 2.0, True),
     BusEvent("web", "", "price:changed", msgspec.Raw(b"\x81\xa3sku\x07"), "web.1", EVENT, 5.0),
     BusAnswer(EVENT, msgspec.Raw(b"\x80")),
 ]

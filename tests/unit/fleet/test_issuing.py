@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -171,6 +172,22 @@ async def test_the_bus_may_be_away_while_one_waits(made):
     h0.driver.why = ""
     await over(task)
     assert terminal.code == 0
+
+
+@in_a_world
+async def test_nobody_waits_for_ever_for_a_bus_that_is_away(made):
+    h0, h1 = await made.up("h0", "h1")
+    h1.deeds.held.clear()
+    terminal, task = h0.give("restart", RESTART, hosts=["h1"])
+    await until(lambda: h1.deeds.begun)
+    session = h0.plane.session
+    session.state, session.error = "away", "cut off"
+    session.since = time.monotonic() - module.LONGEST_AWAY - 1
+    await over(task)
+    assert terminal.code == 1
+    assert terminal.err.splitlines()[-1] == (
+        f"bkd: the bus is away (cut off); when it is back: bkd fleet show {terminal.resume['fleet']}"
+    )
 
 
 @in_a_world
