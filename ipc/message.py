@@ -10,6 +10,7 @@ import msgspec
 
 from .errors import FrameError
 from .message_names import COMMAND, FINISHED, HELLO, PROGRESS, REFUSED, VERSION
+from .stacks import Frame, Stacks
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding of foreign bytes raises
 NO_BKD, OTHER_VERSION = 96, 97  # exit codes of a blank process: bkd cannot be imported there; it is another bkd
@@ -42,6 +43,7 @@ class Hello(Message, frozen=True):
     """First frame of every connection. `token` is the one-time secret of the spawn; `start` the start time in ticks.
 
     `role`: "worker" and "zygote" (with a token), "application" (a process of one, or a script), "client".
+    `dumps`: the process's descriptor of the file into which it writes its stacks at DUMP_SIGNAL, -1: it does not.
     """
 
     op = HELLO
@@ -52,6 +54,7 @@ class Hello(Message, frozen=True):
     start: int = 0
     ready: bool = False
     draining: bool = False
+    dumps: int = -1
 
 
 class Welcome(Message, frozen=True):
@@ -92,8 +95,9 @@ Work = WebWork | FunctionWork
 class Load(Message, frozen=True):
     """Order to a blank process: become the loader of one release, import its application.
 
-    `solo`: it is to become one worker, and ends when the import fails. `ping` and `orphan_timeout` are in seconds,
-    `keeper` is a pid, `log` a file ("": inherit). `watch`: which source files were imported is to be told.
+    `solo`: it is to become one worker, and ends when the import fails. `ping`, `orphan_timeout` and `lag_warn` (0: no
+    matter how late) are in seconds, `keeper` is a pid, `log` a file ("": inherit). `watch`: which source files were
+    imported is to be told.
     """
 
     op = "zygote:load"
@@ -109,6 +113,7 @@ class Load(Message, frozen=True):
     keeper: int = 0
     solo: bool = False
     watch: bool = False
+    lag_warn: float = 1.0
 
 
 class Loaded(Message, frozen=True):
@@ -172,9 +177,10 @@ class ForkFailed(Message, frozen=True):
 
 
 class Ping(Message, frozen=True):
-    """Heartbeat of a worker. `lag`: seconds its main loop is behind, None for plain functions; `cpu` in seconds,
-    `rss` in bytes, `oldest`: age in seconds of the oldest request in flight, `served`: requests finished since the
-    start of a web worker, 0 for functions."""
+    """Heartbeat of a worker. `lag`: the most seconds that its main loop was late since the last one, None for plain
+    functions; `behind`: for how long it has not turned now; `cpu` in seconds, `rss` and `pss` in bytes (0: not measured
+    yet), `oldest`: age in seconds of the oldest request in flight, `served`: requests finished since the start of a web
+    worker, 0 for functions; `late`: how often the loop was later than `lag_warn`."""
 
     op = "worker:ping"
     lag: float | None = None
@@ -183,6 +189,33 @@ class Ping(Message, frozen=True):
     rss: int = 0
     cpu: float = 0.0
     served: int = 0
+    pss: int = 0
+    late: int = 0
+    behind: float = 0.0
+
+
+class Late(Message, frozen=True):
+    """The main loop of a worker has not turned for `seconds`; `frames` is where it is, innermost first. Said once for
+    each place."""
+
+    op = "worker:late"
+    seconds: float = 0.0
+    frames: list[Frame] = []
+
+
+class Dump(Message, frozen=True):
+    """Order to a worker: say what all threads and tasks are doing."""
+
+    op = "worker:dump"
+    number: int = 0
+
+
+class Dumped(Message, frozen=True):
+    """What they are doing, in answer to the order of this `number`."""
+
+    op = "worker:dumped"
+    number: int = 0
+    stacks: Stacks = Stacks()
 
 
 class Ready(Message, frozen=True):
@@ -206,6 +239,12 @@ class BootFailed(Message, frozen=True):
     trace: str = ""
 
 
+class Terminated(Message, frozen=True):
+    """The worker was sent SIGTERM, by whomever, and ends."""
+
+    op = "worker:terminated"
+
+
 class Drain(Message, frozen=True):
     """Order to a worker: take nothing new, finish what is open, exit 0. `last`: nobody else takes the queue over."""
 
@@ -226,10 +265,12 @@ class Reopen(Message, frozen=True):
 
 
 class Pace(Message, frozen=True):
-    """Order to a worker: send the heartbeat every `period` seconds from now on."""
+    """Order to a worker: send the heartbeat every `period` seconds from now on, and say so when the main loop is later
+    than `lag_warn`."""
 
     op = "worker:pace"
     period: float = 2.0
+    lag_warn: float = 1.0
 
 
 class ConfigChanged(Message, frozen=True, omit_defaults=False):
@@ -305,9 +346,13 @@ MESSAGES: tuple[type[Message], ...] = (
     Forked,
     ForkFailed,
     Ping,
+    Late,
+    Dump,
+    Dumped,
     Ready,
     Imported,
     BootFailed,
+    Terminated,
     Drain,
     Serve,
     Reopen,

@@ -17,11 +17,12 @@ class LoadRelease(Action, frozen=True):
 
 
 class DropLoader(Action, frozen=True):
-    """End a release's zygote: it does not answer, or nothing is to be forked any more."""
+    """End a release's zygote: it does not answer or end its import (`hung`), or nothing is to be forked any more."""
 
     group: str
     release: int
     why: str
+    hung: bool = False
 
 
 class Spawn(Action, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import applied_actions, events, exits, facts, recycling, rollouts
+from . import applied_actions, events, exits, facts, heartbeat, recycling, rollouts
 from .cluster import (
     Cause,
     Closing,
@@ -18,7 +18,6 @@ from .cluster import (
     Group,
     Loader,
     Phase,
-    Pulse,
     Release,
     Slot,
     Step,
@@ -37,13 +36,11 @@ from .facts import (
     Survivor,
     WorkerReady,
     WorkerStarted,
-    WorkerWorn,
 )
 from .founding import founded_group
 from .resizing import left, resized
 from .rows import find, forgiven, told, with_group, with_release, with_slot, with_worker
 
-SLEEPY = 0.05
 HEARING = 1.0
 LOADER_CALM = 60.0
 
@@ -51,24 +48,6 @@ LOADER_CALM = 60.0
 def apply(cluster: Cluster, event: events.Event, now: float) -> Cluster:
     """The cluster after the event; events about workers that are gone change nothing."""
     return _HANDLERS[type(event)](cluster, event, now)
-
-
-def _pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
-    place = find(cluster, event.worker)
-    if place is None:
-        return cluster
-    worker, before = place.worker, place.worker.pulse
-    load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
-    pulse = Pulse(now, event.lag, event.in_flight, event.oldest, event.rss, event.cpu, round(load, 3), event.served)
-    behind = event.lag if event.lag is not None and event.lag > SLEEPY else 0.0
-    progress = max(worker.progress, now - behind)
-    trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
-    worker = replace(worker, pulse=pulse, progress=progress, trouble=trouble)
-    why = "" if worker.stale or worker.ending is not None else recycling.worn(place.group, worker, pulse)
-    if not why:
-        return with_worker(cluster, place, worker)
-    cluster = with_worker(cluster, place, replace(worker, stale=why))
-    return told(cluster, WorkerWorn(slot=worker.slot, pid=worker.pid, why=why))
 
 
 def _spawned(cluster: Cluster, event: events.Spawned, now: float) -> Cluster:
@@ -96,6 +75,11 @@ def _boot_failed(cluster: Cluster, event: events.BootFailed, now: float) -> Clus
     if place is None:
         return cluster
     return with_worker(cluster, place, replace(place.worker, boot_error=event.reason))
+
+
+def _terminated(cluster: Cluster, event: events.Terminated, now: float) -> Cluster:
+    place = find(cluster, event.worker)
+    return cluster if place is None else with_worker(cluster, place, replace(place.worker, termed=True))
 
 
 def _observed(cluster: Cluster, event: events.Observed, now: float) -> Cluster:
@@ -237,6 +221,8 @@ def _reconfigured(cluster: Cluster, event: events.Reconfigured, now: float) -> C
             cluster = told(cluster, facts.GroupAdded(group=name, count=settings.count))
         else:
             cluster = with_group(cluster, replace(group, settings=settings, makes_way=()))
+            if group.settings.max_memory != settings.max_memory:
+                cluster = recycling.rejudged(cluster, cluster.groups[name])
             if group.count != settings.count:
                 cluster = _scaled(cluster, events.Scaled(name, settings.count), now)
     return replace(cluster, ping=event.ping, exit_when_failed=event.exit_when_failed, judged_from=now)
@@ -354,7 +340,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Cluster, Any, float], Cluster]] = 
     events.SpawnFailed: exits.spawn_failed,
     events.BecameReady: _became_ready,
     events.BootFailed: _boot_failed,
-    events.Pinged: _pinged,
+    events.Terminated: _terminated,
+    events.Pinged: heartbeat.pinged,
     events.Observed: _observed,
     events.Gathered: _gathered,
     events.Signalled: _signalled,

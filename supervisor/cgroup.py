@@ -1,7 +1,12 @@
 """The control group this process lives in: who was killed for memory, and how to end a whole group."""
 
+import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+NOT_KEPT = (errno.EOPNOTSUPP, errno.ENODEV)  # the kernel was told not to measure; the group was removed meanwhile
+UNLIMITED = 1 << 60  # version 1 writes about 2**63
 
 
 def own_cgroup() -> Path | None:
@@ -36,6 +41,33 @@ def oom_kills(path: Path) -> int | None:
     return None
 
 
+def memory_limit(path: Path) -> tuple[int | None, int | None]:
+    """Bytes used and allowed in the group, or in that group above it which has the least room left.
+
+    A group without any limit gives what it uses itself and None; what the kernel does not count is None. Used is what
+    counts against the limit, with the files that the kernel keeps in memory.
+    """
+    groups = [(_used(folder), _limit(folder)) for folder in (path, *path.parents)]
+    limited = [(used, limit) for used, limit in groups if used is not None and limit is not None]
+    return min(limited, key=lambda group: group[1] - group[0], default=(groups[0][0], None))
+
+
+def memory_pressure(path: Path) -> float | None:
+    """Percentage of the last 10 s in which some process of the group waited for memory; of the whole machine where the
+    group is not measured, None where nothing is."""
+    for file in (path / "memory.pressure", Path("/proc/pressure/memory")):
+        found = parse_pressure(_text(file))
+        if found is not None:
+            return found
+    return None
+
+
+def parse_pressure(text: str) -> float | None:
+    """The figure `avg10` of the line `some`."""
+    match = re.search(r"^some avg10=([0-9]{1,3}(?:\.[0-9]{1,9})?)\b", text, re.MULTILINE)
+    return float(match[1]) if match else None
+
+
 def kill(path: Path) -> bool:
     """SIGKILL to every process of the group and of the groups in it, at once: nothing can fork out of it.
 
@@ -50,6 +82,20 @@ def kill(path: Path) -> bool:
     except (FileNotFoundError, PermissionError):
         return False
     return True
+
+
+def _used(folder: Path) -> int | None:
+    return _bytes(folder, "memory.current", "memory.usage_in_bytes")
+
+
+def _limit(folder: Path) -> int | None:
+    limit = _bytes(folder, "memory.max", "memory.limit_in_bytes")
+    return limit if limit is None or limit < UNLIMITED else None
+
+
+def _bytes(folder: Path, *names: str) -> int | None:
+    texts = (_text(folder / name).strip() for name in names)
+    return next((int(text) for text in texts if text.isdecimal()), None)
 
 
 def _own_folders() -> list[Path]:
@@ -73,4 +119,8 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
     except (FileNotFoundError, PermissionError):
+        return ""
+    except OSError as error:
+        if error.errno not in NOT_KEPT:
+            raise
         return ""

@@ -24,10 +24,11 @@ TAKES: dict[str, dict[str, Takes]] = {
         "exit_when": "live",
     },
     "control": {"operators": "live", "viewers": "live"},
-    "ping": {"interval": "live", "kill": "live"},
+    "ping": {"interval": "live", "kill": "live", "lag_warn": "live"},
     "log": {"mode": "restart", "rotate": "live", "keep": "live", "format": "restart"},
     "bus": {"url": "restart", "secret_file": "restart", "unsigned": "restart"},
     "store": {"url": "restart"},
+    "metrics": {"bind": "live"},
     "workers": {
         "kind": "restart",
         "count": "live",

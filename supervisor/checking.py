@@ -1,11 +1,14 @@
 """`bkd check`: the configuration, and every application imported in a process of its own that is thrown away."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from typing import NamedTuple
+import tempfile
+from typing import IO, NamedTuple
 
 import click
 import msgspec
@@ -67,30 +70,36 @@ def _program(group: GroupSection) -> Finding:
 def _imported(config: Config, group: GroupSection) -> Finding:
     work = FunctionWork(group.target) if group.kind == "python" else WebWork(group.app)
     order = Load(config.app.name, group.name, 1, work, group.cwd, group.env)
-    answer_in, answer_out = os.pipe()
-    argv = [config.app.python or sys.executable, "-P", "-c", TRIAL, str(answer_out)]
-    try:
-        ended = subprocess.run(
-            argv,
-            input=msgspec.msgpack.encode(order),
-            pass_fds=[answer_out],
-            capture_output=True,
-            timeout=group.start_timeout,
-            check=False,
+    python = config.app.python or sys.executable
+    with tempfile.TemporaryFile() as said:
+        try:
+            code, answer = _tried(python, msgspec.msgpack.encode(order), said, group.start_timeout)
+        except subprocess.TimeoutExpired:
+            return Finding(group.name, f"the import took longer than start_timeout ({group.start_timeout:g} s)")
+        except OSError as error:
+            return Finding(group.name, f"{python}: {error.strerror}")
+        if answer:
+            return _judged(group, answer)
+        said.seek(0)
+        last = said.read().decode(errors="replace").strip().splitlines()[-1:] or [""]
+        return Finding(group.name, f"the process that imported it ended ({code}): {last[0]}")
+
+
+def _tried(python: str, order: bytes, said: IO[bytes], limit: float) -> tuple[int, bytes]:
+    """Exit code and answer of the throw-away process. What it starts itself may outlive it and holds nothing up."""
+    with tempfile.TemporaryFile() as answer:
+        argv = [python, "-P", "-c", TRIAL, str(answer.fileno())]
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=said, stderr=said, pass_fds=[answer.fileno()], start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        os.close(answer_out)
-        return Finding(group.name, f"the import took longer than start_timeout ({group.start_timeout:g} s)")
-    except OSError as error:
-        os.close(answer_out)
-        return Finding(group.name, f"{argv[0]}: {error.strerror}")
-    os.close(answer_out)
-    with os.fdopen(answer_in, "rb") as answers:
-        answer = answers.read()
-    if not answer:
-        last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
-        return Finding(group.name, f"the process that imported it ended ({ended.returncode}): {last[0]}")
-    return _judged(group, answer)
+        try:
+            process.communicate(order, timeout=limit)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        answer.seek(0)
+        return process.returncode, answer.read()
 
 
 def _judged(group: GroupSection, answer: bytes) -> Finding:

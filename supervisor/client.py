@@ -48,6 +48,17 @@ def find_socket(config: str | None, sock: str | None) -> str:
     raise NotRunning(f"no cluster of {path} is running (looked for {', '.join(candidates)}); start it with `bkd start`")
 
 
+def run_dir(config: str | None, sock: str | None) -> str:
+    """The folder of a cluster, running or not; raises NotRunning, NoConfig."""
+    if sock:
+        return os.path.dirname(os.path.abspath(sock))
+    path = places.find_config(config, os.environ)
+    for folder in places.run_dir_candidates(path, os.environ):
+        if os.path.isdir(folder):
+            return folder
+    raise NotRunning(f"no cluster of {path} was ever started; start it with `bkd start`")
+
+
 class Client:
     """One connection; commands one after the other."""
 

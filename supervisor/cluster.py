@@ -10,6 +10,7 @@ import msgspec
 
 from .config.schema import GroupSection, PingSection
 from .fact import Fact
+from .memorytrend import Trend
 
 
 class Phase(StrEnum):
@@ -67,7 +68,8 @@ class Observation(msgspec.Struct, frozen=True):
 
 class Pulse(msgspec.Struct, frozen=True):
     """The last heartbeat: `lag` in seconds or None, requests in flight, the age of the oldest, bytes, CPU seconds,
-    the share of one CPU used since the heartbeat before, and the requests served in all."""
+    the share of one CPU used since the heartbeat before, the requests served in all; `pss` in bytes, 0 when it was not
+    measured yet; `late`: how often the main loop was later than `ping.lag_warn`."""
 
     at: float
     lag: float | None = None
@@ -77,6 +79,8 @@ class Pulse(msgspec.Struct, frozen=True):
     cpu: float = 0.0
     load: float = 0.0
     served: int = 0
+    pss: int = 0
+    late: int = 0
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -103,8 +107,8 @@ class Ending(msgspec.Struct, frozen=True):
 
 class Worker(msgspec.Struct, frozen=True):
     """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
-    last asked about it; `signalled`: the last signal an operator sent it; `stale`: why a fresh one is to replace it;
-    `quiet`: it takes no work yet."""
+    last asked about it; `signalled`: the last signal an operator sent it; `termed`: it says that it was sent SIGTERM;
+    `stale`: why a fresh one is to replace it; `quiet`: it takes no work yet."""
 
     id: int
     slot: str
@@ -121,9 +125,11 @@ class Worker(msgspec.Struct, frozen=True):
     trouble: Trouble | None = None
     ending: Ending | None = None
     signalled: int = 0
+    termed: bool = False
     boot_error: str = ""
     stale: str = ""
     quiet: bool = False
+    trend: Trend | None = None
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -196,7 +202,8 @@ class Loader(StrEnum):
 
 class Release(msgspec.Struct, frozen=True):
     """A numbered load of a group's code, with its `Origin`. `why`: why its loader failed or may not fork; `alive`: it
-    has a process."""
+    has a process; `fresh`: bytes of memory that its last new worker began with, 0 when not known; `refused`: the
+    `max_memory` that is too small for it."""
 
     number: int
     settings: GroupSection
@@ -210,6 +217,8 @@ class Release(msgspec.Struct, frozen=True):
     pid: int = 0
     failures: int = 0
     next_try: float = 0.0
+    fresh: int = 0
+    refused: int = 0
 
     @property
     def forks(self) -> bool:

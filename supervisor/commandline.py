@@ -16,8 +16,9 @@ from .. import __version__
 from ..ipc.errors import BkdError
 from . import places, stopping
 from .asking import ask, say
-from .client import NotRunning, find_socket
+from .client import find_socket, run_dir
 from .fleet.options import FleetOptions, fleetwide
+from .inquiries import register
 
 CLEAR = "\x1b[H\x1b[J"
 
@@ -88,11 +89,16 @@ def run(app: str, workers: int | None, bind: tuple[str, ...]) -> int:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--watch", is_flag=True, help="Again every second until Ctrl-C.")
+@click.option("--openmetrics", is_flag=True, help="What a scrape of [metrics] would get.")
 @fleetwide(dry_run=False)
 @_located
-def status(as_json: bool, watch: bool, **options: Any) -> int:
+def status(as_json: bool, watch: bool, openmetrics: bool, **options: Any) -> int:
     """Groups, slots, processes and how they are."""
     fleet = FleetOptions(options)
+    if openmetrics:
+        if as_json or watch or fleet.fleet:
+            raise Usage("--openmetrics is of this host, now, and no JSON: leave the other options out")
+        return ask("status", {}, render="openmetrics", **options)
     while True:
         if watch and not as_json and sys.stdout.isatty():
             sys.stdout.write(CLEAR)
@@ -248,7 +254,7 @@ def logs(names: tuple[str, ...], follow: bool, lines: int, config: str | None, s
     """What workers print: bkd logs -f web."""
     from . import logfiles
 
-    folder = os.path.join(_run_dir(config, sock), "log")
+    folder = os.path.join(run_dir(config, sock), "log")
     found = logfiles.log_names(folder, names)
     if not found and not follow:
         who = " and ".join(names) or "nobody"
@@ -279,7 +285,7 @@ def events(follow: bool, since: str | None, as_json: bool, config: str | None, s
             raise Usage("--follow is for one host")
         asked = {"since": _age(since)} if since else {}
         return fleet.ask("events", asked, {"as_json": as_json, "config": config, "sock": sock})
-    folder = Path(_run_dir(config, sock))
+    folder = Path(run_dir(config, sock))
     after = time.time() - _age(since) if since else None
     records = journal.follow(folder, since=after) if follow else journal.read(folder, since=after)
     for record in records:
@@ -297,17 +303,6 @@ def _age(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise Usage(f"--since {text}: expected a duration such as 90s, 10m or 1h") from error
-
-
-def _run_dir(config: str | None, sock: str | None) -> str:
-    """The folder of a cluster, running or not."""
-    if sock:
-        return os.path.dirname(os.path.abspath(sock))
-    path = places.find_config(config, os.environ)
-    for folder in places.run_dir_candidates(path, os.environ):
-        if os.path.isdir(folder):
-            return folder
-    raise NotRunning(f"no cluster of {path} was ever started; start it with `bkd start`")
 
 
 @cli.group()
@@ -361,3 +356,6 @@ def init(folder: str) -> int:
     inside = "" if folder == "." else f"cd {folder} && "
     click.echo(f"now: {inside}bkd start")
     return 0
+
+
+register(cli, _located)

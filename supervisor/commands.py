@@ -5,6 +5,7 @@ import json
 import re
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from loguru import logger
@@ -23,6 +24,7 @@ from .reloads import Reloads
 from .roles import Role
 from .shells import Shells
 from .tasks import Tasks
+from .witness import Witness
 
 MOST_WORKERS = 10_000
 SIGN_OF_LIFE = 5.0
@@ -50,8 +52,10 @@ class Commands:
         self.master, self.deploys = master, deploys
         self.exchange = master.exchange
         self.shells = Shells(master, self._slots, self._audit)
+        self.witness = Witness(master)
         self._tasks = Tasks()
         self.bus: Callable[[], dict[str, Any]] = dict
+        self.metrics: Callable[[], Awaitable[str]]
         self._stopping: list[Request] = []
         self._over: asyncio.Future[Finished] | None = None
         self.table: dict[str, Entry] = {
@@ -68,6 +72,8 @@ class Commands:
             "reset": Entry(Role.OPERATOR, self._reset),
             "send": Entry(Role.OPERATOR, self._send),
             "shell": Entry(Role.OWNER, self.shells.shell, audits=True),
+            "why": Entry(Role.VIEWER, self.witness.why),
+            "dump": Entry(Role.OPERATOR, self.witness.dump),
         }
 
     def give(self, request: Request, who: Role) -> None:
@@ -108,18 +114,30 @@ class Commands:
 
     def document(self) -> dict[str, Any]:
         """What `bkd status --json` shows."""
+        return self.snapshot()()
+
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """What that document is made of now; any thread may make it, which reads /proc."""
         master, exchange = self.master, self.exchange
-        facts = status.document(
-            master.turns.cluster,
+        cluster = master.turns.cluster
+        dropped = {worker.id: exchange.dropped_of(worker.id) for _, _, worker in cluster.workers()}
+        beside = {"ipc": exchange.document(), "bus": self.bus()}
+        make = partial(
+            status.document,
+            cluster,
             master.config,
             began=master.began,
             keeper=master.keeper_pid,
-            dropped=exchange.dropped_of,
+            dropped=dropped.__getitem__,
         )
-        return facts | {"ipc": exchange.document(), "bus": self.bus()}
+        return lambda: make() | beside
 
     async def _status(self, request: Request) -> Finished:
+        if request.command.render == "openmetrics":
+            return Finished(out=await self.metrics())
         facts = self.document()
+        if request.arguments.get("history"):
+            self.witness.add_history(facts)
         text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)
         return Finished(out=text)
 
@@ -190,7 +208,7 @@ class Commands:
             raise BkdError(f"{request.name()} has no process now")
         for worker in workers:
             self.master.turns.post(events.Signalled(worker.id, number))
-            self.master.effects.send_signal(worker.id, number)
+            self.master.effects.send_signal(worker.id, number, request.issuer.who)
         sent = ", ".join(f"{worker.slot} (pid {worker.pid})" for worker in workers)
         return Finished(out=f"{signal.Signals(number).name} sent to {sent}\n")
 

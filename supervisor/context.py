@@ -50,6 +50,11 @@ class Context:
         return self.paced(group, self.ping_period)
 
     @property
+    def tempo(self) -> tuple[float, float]:
+        """What a zygote was told of heartbeats, and may have to be told anew."""
+        return self.ping_period, self.config.ping.lag_warn
+
+    @property
     def ping_period(self) -> float:
         """Seconds between heartbeats: a fifth of the shorter limit."""
         ping = self.config.ping

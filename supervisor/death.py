@@ -38,6 +38,8 @@ def cause(worker: Worker, code: int | None, *, oom: bool) -> Cause:
         return Cause.PLANNED
     if code == 0 and worker.signalled in ASKING:
         return Cause.PLANNED
+    if worker.termed and code >= 0:
+        return Cause.OUTSIDE
     if code < 0:
         if oom and -code == signal.SIGKILL:
             return Cause.OOM

@@ -45,6 +45,11 @@ class Issuer(NamedTuple):
         except (KeyError, OverflowError):
             return ""
 
+    @property
+    def who(self) -> str:
+        """For people: `root (pid 17)`, or the worker."""
+        return self.name or f"{self.title or f'uid {self.uid}'} (pid {self.pid})"
+
 
 class Request:
     """One command, whoever gave it."""

@@ -15,6 +15,7 @@ from loguru import logger
 
 from ..ipc.message import Drain, Pace, Serve
 from . import actions, cgroup, events, procfs
+from .autopsy import Autopsy
 from .balance import Balance
 from .cluster import Observation
 from .context import Context
@@ -29,7 +30,9 @@ LOOK = 0.02
 
 
 class Effects:
-    """`perform` is called for every action, `ended` for every process the keeper reaped."""
+    """`perform` is called for every action, `ended` for every process the keeper reaped; `autopsy` is set before."""
+
+    autopsy: Autopsy
 
     def __init__(self, context: Context, registry: Registry) -> None:
         self.context, self.registry = context, registry
@@ -81,6 +84,7 @@ class Effects:
         self.balance.free(process.group, process.seat)
         self.programs.ended(process)
         code = None if status is None else os.waitstatus_to_exitcode(status)
+        self.autopsy.ended(process)
         oom = code == -signal.SIGKILL and self._new_oom_kill()
         self.context.post(events.Exited(process.worker, code, oom, random.random()))
 
@@ -126,9 +130,17 @@ class Effects:
 
     def _condemn(self, action: actions.Condemn) -> None:
         process = self.registry.workers.get(action.worker)
-        if process is not None:
-            self.balance.gone(process.group, process.seat)
-        self.context.post(events.Gathered(action.worker))
+        if process is None or not process.pid:
+            self.context.post(events.Gathered(action.worker))
+            return
+        self.balance.gone(process.group, process.seat)
+        self._run(self._gather(process))
+
+    async def _gather(self, process: Process) -> None:
+        try:
+            await self.autopsy.examine(process)
+        finally:
+            self.context.post(events.Gathered(process.worker))
 
     def _ask(self, action: actions.Ask) -> None:
         process = self.registry.workers.get(action.worker)
@@ -148,7 +160,7 @@ class Effects:
         context = self.context
         pace = context.pace(process.group)
         if process.connection is not None and (context.repaced or context.adopting or pace != context.ping_period):
-            process.connection.send(Pace(pace))
+            process.connection.send(Pace(pace, context.config.ping.lag_warn))
         self.admit_again(process)
         self.ask_again(process)
 
@@ -156,7 +168,7 @@ class Effects:
         """Heartbeats at the pace that the group has now."""
         for process in self.registry.workers.values():
             if process.group == group and process.connection is not None:
-                process.connection.send(Pace(self.context.pace(group)))
+                process.connection.send(Pace(self.context.pace(group), self.context.config.ping.lag_warn))
 
     def ask_again(self, process: Process) -> None:
         """The drain order, now or as soon as the worker has found this master; it is obeyed once."""
@@ -171,7 +183,16 @@ class Effects:
             for handle in self._members(process):
                 self._signal_handle(handle, signal.SIGTERM)
                 handle.close()
+        elif process.asked:
+            self._run(self._terminate_late(process))
         else:
+            self._signal(process, signal.SIGTERM)
+
+    async def _terminate_late(self, process: Process) -> None:
+        """It was given `drain` and has not ended: what it is still doing is asked first."""
+        try:
+            await self.autopsy.examine(process, signal=False)
+        finally:
             self._signal(process, signal.SIGTERM)
 
     def _signal(self, process: Process, number: int) -> None:
@@ -201,10 +222,11 @@ class Effects:
             self.balance.free(process.group, process.seat)
             self.registry.forget(process)
 
-    def send_signal(self, worker: int, number: int) -> None:
+    def send_signal(self, worker: int, number: int, by: str) -> None:
         """An operator's signal."""
         process = self.registry.workers.get(worker)
         if process is not None:
+            process.signalled_by = by
             self._signal(process, number)
 
     # -- leftovers

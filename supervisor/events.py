@@ -48,6 +48,12 @@ class BootFailed(Event, frozen=True):
     reason: str
 
 
+class Terminated(Event, frozen=True):
+    """The worker said that it was sent SIGTERM, by whomever; its exit follows."""
+
+    worker: int
+
+
 class Pinged(Event, frozen=True):
     """A heartbeat came, the fields as in `cluster.Pulse`."""
 
@@ -58,6 +64,9 @@ class Pinged(Event, frozen=True):
     rss: int = 0
     cpu: float = 0.0
     served: int = 0
+    pss: int = 0
+    late: int = 0
+    behind: float = 0.0
 
 
 class Observed(Event, frozen=True):

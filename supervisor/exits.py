@@ -35,7 +35,7 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         signal=-event.code if event.code is not None and event.code < 0 else None,
         uptime=round(end.uptime, 3),
         delay=_wait(place, slot, now),
-        reason=worker.boot_error,
+        reason=end.reason,
     )
     if end.killed and cluster.closing is not None:
         killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid})")
@@ -119,7 +119,9 @@ def _final_cause(place: Place, event: events.Exited) -> Cause:
 def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
     killed = worker.ending is not None and worker.ending.step == Step.KILLED and code in (None, -9)
     since = worker.ready_at or worker.ordered
-    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed, worker.boot_error)
+    outside = worker.termed and cause == Cause.OUTSIDE
+    reason = ", ".join(filter(None, ["somebody sent it SIGTERM" if outside else "", worker.boot_error]))
+    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed, reason)
 
 
 def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) -> Slot:

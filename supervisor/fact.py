@@ -96,3 +96,12 @@ def span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def volume(size: int) -> str:
+    """How much: `812 B`, `11 KB`, `62 MB`, `1.5 GB` (1 KB is 1024 bytes)."""
+    for unit, worth in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
+        if size >= worth:
+            number = size / worth
+            return f"{number:.1f}".removesuffix(".0") + f" {unit}" if number < 10 else f"{number:.0f} {unit}"
+    return f"{size} B"

@@ -9,10 +9,14 @@ from operator import or_
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
 
 from .fact import Fact, Group, Intrusion, Level, Process, Release, Slot, signal_name, span
 from .fleet import facts as _of_the_fleet  # noqa: F401 - its facts are among the kinds below
+from .rollfacts import RollAborted as RollAborted
+from .rollfacts import RollDone as RollDone
+from .rollfacts import RolledBack as RolledBack
+from .rollfacts import RollMoved as RollMoved
+from .rollfacts import RollStarted as RollStarted
 
 _LEVELS: dict[str, Level] = {"planned": "info", "finished": "info", "killed from outside": "warning"}
 _ENDINGS = {
@@ -134,6 +138,26 @@ class WorkerHung(Process, frozen=True):
     age: float
 
 
+class EvidenceTaken(Process, frozen=True):
+    """What it was doing is known, `took` seconds after it was asked; `where`: the line of code, "" when nobody told."""
+
+    where: str
+    took: float
+
+    def _text(self) -> str:
+        where = f"is at {self.where}" if self.where else "did not tell what it is doing"
+        return f"{self.slot} {where} (pid {self.pid}); see `bkd why {self.slot}`"
+
+
+class LoopLate(Process, frozen=True):
+    """The main loop did not turn for `seconds`; told once for each place, counted after that."""
+
+    line = "{slot}: its event loop was late by {seconds}: {where} (pid {pid})"
+    severity = "warning"
+    seconds: float
+    where: str
+
+
 class WorkerRetired(Process, frozen=True):
     """The worker is to end in peace."""
 
@@ -235,79 +259,6 @@ class Scaled(Group, frozen=True):
     new: int
 
 
-class RollStarted(Release, frozen=True):
-    """A group is to come onto this release."""
-
-    line = "{group}: rolling from release {old} to {release}: {why}"
-    old: int
-    why: str
-
-
-class RollMoved(Release, frozen=True):
-    """A roll has come to a new stage; `slot` is the canary's, `moved` of `count` slots have the new release, `watched`
-    is how long a worker has to stay healthy."""
-
-    stage: str
-    moved: int
-    count: int
-    slot: str = ""
-    watched: float = 0.0
-
-    def about(self, name: str) -> bool:
-        return name == self.group
-
-    def _text(self) -> str:
-        texts = {
-            "canary": f"{self.slot} goes first and is watched for {span(self.watched)}",
-            "rolling": f"{self.moved} of {self.count} moved",
-            "settling": f"all {self.count} have moved and are watched for {span(self.watched)}",
-        }
-        return f"{self.group}: release {self.release} {self.stage}: {texts.get(self.stage, '')}"
-
-
-class RollDone(Release, frozen=True):
-    """The last old worker is gone; `left`: held slots that keep another release."""
-
-    old: int
-    workers: int
-    seconds: float
-    left: list[str]
-
-    def _text(self) -> str:
-        number = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
-        left = f"; held and not moved: {', '.join(self.left)}" if self.left else ""
-        return f"{self.group}: release {self.release} is live, {number}, took {span(self.seconds)}{left}"
-
-
-class RollAborted(Release, frozen=True):
-    """The new release was not good enough; the old one goes on. `slot`: where that was seen; `trace`: its last words,
-    a traceback or the end of its log; `serving`: slots that do their work, -1 when that does not matter any more."""
-
-    line = "{group}: release {release} was aborted while {stage}: {reason}{rest}"
-    severity = "error"
-    old: int
-    stage: str
-    reason: str
-    slot: str = ""
-    trace: str = ""
-    serving: int = -1
-
-    def about(self, name: str) -> bool:
-        return name in (self.group, self.slot)
-
-    def _text(self) -> str:
-        stage = {"canary": "its canary was tried"}.get(self.stage, self.stage)
-        rests = {-1: "", 0: f"; release {self.old} stays, but no slot is ready: see bkd status"}
-        rest = rests.get(self.serving, f"; release {self.old} goes on serving")
-        return self.line.format_map({**asdict(self), "stage": stage, "rest": rest})
-
-
-class RolledBack(Release, frozen=True):
-    """After a roll that was aborted: nothing is left of the new release, and this one serves alone."""
-
-    line = "{group}: release {release} serves alone again"
-
-
 class GroupAdded(Group, frozen=True):
     line = "{group} is new: {count} workers"
     count: int
@@ -319,6 +270,16 @@ class GroupRemoved(Group, frozen=True):
 
 class WorkerWorn(Process, frozen=True):
     line = "{slot} is to be replaced: {why} (pid {pid})"
+    why: str
+
+
+class LimitRefused(Release, frozen=True):
+    """`max_memory` does not count for this release: whoever is fresh would be recycled. Sizes in bytes."""
+
+    line = "{group}: {why}"
+    severity = "warning"
+    limit: int
+    fresh: int
     why: str
 
 

@@ -4,11 +4,26 @@ import signal
 from collections.abc import Callable
 
 from ..ipc.errors import FrameError
-from ..ipc.message import BootFailed, Command, Envelope, Hello, Imported, Ping, Ready, ShellResult, body
+from ..ipc.message import (
+    BootFailed,
+    Command,
+    Dumped,
+    Envelope,
+    Hello,
+    Imported,
+    Late,
+    Ping,
+    Ready,
+    ShellResult,
+    Terminated,
+    body,
+)
 from . import events, procfs
+from .autopsy import Autopsy
 from .commands import Commands
 from .connection import Connection
 from .desk import Issuer, Request
+from .dumpfile import DumpFile
 from .exchange import Exchange
 from .fact import clean_lines
 from .loaders import Loaders
@@ -29,10 +44,11 @@ class Hall:
         keeper_pid: int,
         welcome: Callable[[Process], None],
         exchange: Exchange,
+        autopsy: Autopsy,
     ) -> None:
         self.registry, self.loaders, self.commands = registry, loaders, commands
         self.post, self.keeper_pid, self.welcome = post, keeper_pid, welcome
-        self.exchange = exchange
+        self.exchange, self.autopsy = exchange, autopsy
 
     def admit(self, connection: Connection, hello: Hello) -> str:
         """A worker or zygote says hello with the token of its spawn."""
@@ -42,6 +58,8 @@ class Hall:
             return "nobody ordered this process"
         if process.pid and (process.pid, process.start) != (hello.pid, hello.start):
             return "another process has this token"
+        if process.dumps is None and hello.dumps >= 0:
+            process.dumps = DumpFile.open(hello.pid, hello.start, hello.dumps)
         if isinstance(process, LoaderProcess):
             self.loaders.admit(process, connection, loaded=hello.ready)
         elif hello.role == "zygote":
@@ -87,6 +105,11 @@ class Hall:
             case Ping.op:
                 ping = body(envelope, Ping)
                 self.post(_pinged(process.worker, ping))
+                self.autopsy.heard(process, ping)
+            case Late.op:
+                self.autopsy.was_late(process, body(envelope, Late))
+            case Dumped.op:
+                self.autopsy.gathering.heard(body(envelope, Dumped))
             case Ready.op:
                 self.post(events.BecameReady(process.worker))
             case Imported.op:
@@ -96,6 +119,8 @@ class Hall:
                 failed = body(envelope, BootFailed)
                 process.words = clean_lines(failed.trace)
                 self.post(events.BootFailed(process.worker, failed.reason))
+            case Terminated.op:
+                self.post(events.Terminated(process.worker))
             case ShellResult.op:
                 self.commands.shells.heard(connection, body(envelope, ShellResult))
             case _:
@@ -123,4 +148,5 @@ class Hall:
 
 
 def _pinged(worker: int, ping: Ping) -> events.Pinged:
-    return events.Pinged(worker, ping.lag, ping.in_flight, ping.oldest, ping.rss, ping.cpu, ping.served)
+    used = ping.rss, ping.cpu, ping.served, ping.pss, ping.late, ping.behind
+    return events.Pinged(worker, ping.lag, ping.in_flight, ping.oldest, *used)

@@ -1,9 +1,11 @@
 """What a worker printed before it ended: the end of its log, from its own birth on."""
 
+import re
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from ..ipc.stacks import Frame
 from .cluster import Cluster
 from .fact import Fact
 from .facts import ReleaseFailed, RollAborted
@@ -13,6 +15,8 @@ from .registry import Process, Registry
 LINES = 40
 BYTES = 16 << 10
 TRACEBACK = "Traceback (most recent call last)"
+
+_PLACE = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<function>.+))?')
 
 
 def with_last_words(fact: Fact, registry: Registry) -> Fact:
@@ -43,15 +47,37 @@ def last_words(process: Process, *, shared: bool) -> str:
     if not process.log:
         return ""
     try:
-        with Path(process.log).open("rb") as file:
-            size = file.seek(0, 2)
-            born = process.log_offset if process.log_offset <= size else 0
-            file.seek(max(born, size - BYTES))
-            lines = file.read(BYTES).decode(errors="replace").splitlines()[-LINES:]
+        lines = last_lines(process.log, process.log_offset)
     except OSError as error:
         return f"{process.log} cannot be read: {error.strerror}\n"
-    starts = [number for number, line in enumerate(lines) if line.startswith(TRACEBACK)]
     if shared:
-        lines = lines[starts[-1] :] if starts else []
-    shown = "".join(f"{process.slot} | {clean(line)}\n" for line in lines)
+        lines = last_traceback(lines)
+    shown = "".join(f"{process.slot} | {line}\n" for line in lines)
     return shown or f"it said nothing of its own; see bkd logs {process.slot}\n"
+
+
+def last_lines(path: str, born: int) -> list[str]:
+    """The last of a log from the offset `born` on, safe for a terminal; raises OSError."""
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(born if born <= size else 0, size - BYTES))
+        lines = file.read(BYTES).decode(errors="replace").splitlines()[-LINES:]
+    return [clean(line) for line in lines]
+
+
+def last_traceback(lines: list[str]) -> list[str]:
+    """From the begin of the last traceback on; empty when there is none."""
+    starts = [number for number, line in enumerate(lines) if line.startswith(TRACEBACK)]
+    return lines[starts[-1] :] if starts else []
+
+
+def places(traceback: list[str]) -> list[Frame]:
+    """The frames that a traceback names, innermost first."""
+    found: list[Frame] = []
+    for number, line in enumerate(traceback):
+        match = _PLACE.match(line)
+        if match:
+            below = traceback[number + 1].strip() if number + 1 < len(traceback) else ""
+            text = "" if _PLACE.match(below) else below
+            found.append(Frame(match["file"], int(match["line"]), match["function"] or "", text))
+    return found[::-1]

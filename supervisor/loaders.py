@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -60,6 +60,7 @@ class Loaders:
         run: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.context, self.registry, self.balance, self._run = context, registry, balance, run
+        self.examine: Callable[[LoaderProcess, str], Awaitable[None]]
         self.watching: Watching | None = None
 
     # -- orders
@@ -75,7 +76,10 @@ class Loaders:
         loader = self.registry.loaders.get((action.group, action.release))
         if loader is not None:
             self._forks_failed(loader, action.why)
-            self._end(loader)
+            if action.hung and loader.handle is not None:
+                self._run(self._end_hung(loader, action.why))
+            else:
+                self._end(loader)
 
     def fork(self, process: Process) -> None:
         """Order a fork; `Spawned` or `SpawnFailed` will follow."""
@@ -253,6 +257,7 @@ class Loaders:
             keeper=self.context.keeper_pid,
             solo=solo,
             watch=self.context.watch,
+            lag_warn=self.context.config.ping.lag_warn,
         )
         connection.send(load, descriptors=tuple(descriptors))
 
@@ -279,8 +284,18 @@ class Loaders:
         self._end(loader)
         self.context.post(events.LoaderFailed(loader.group, loader.release, reason, trace, random.random()))
 
+    async def _end_hung(self, loader: LoaderProcess, why: str) -> None:
+        """Nobody waits for it any more, so there is time to see what it is doing."""
+        self.registry.let_go(loader)
+        if loader.connection is not None:
+            loader.connection.close()
+        try:
+            await self.examine(loader, why)
+        finally:
+            self._end(loader)
+
     def _end(self, loader: LoaderProcess) -> None:
-        """From now on its end is nobody's news."""
+        """SIGKILL; from now on its end is nobody's news."""
         if loader.handle is not None:
             loader.handle.signal(signal.SIGKILL)
         if loader.connection is not None:

@@ -14,7 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import uvloop
 from loguru import logger
@@ -22,11 +22,13 @@ from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
 from ..ipc.processes import start_time
-from . import banner, events, limits
+from . import banner, events, limits, ownlog
 from .adoption import Adoption
 from .announcement import Announcement, failure
+from .autopsy import Autopsy
 from .bus.fitness import keyring_of
 from .bus.keyring import KeyringError
+from .casebook import Casebook
 from .cluster import Cluster
 from .commands import Commands
 from .config.faults import ConfigError
@@ -40,6 +42,7 @@ from .fact import Fact
 from .facts import ClusterStarted, ClusterStopped, MasterStarted, RollDone, RolledBack
 from .fleet.plane import Plane
 from .founding import founded
+from .gathering import Gathering
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
@@ -48,6 +51,7 @@ from .keeperwatch import KeeperWatch
 from .lastwords import trace, with_last_words
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, stamp
+from .metrics.metrics import Metrics
 from .origins import origins
 from .places import NoRunDir
 from .registry import Registry
@@ -58,9 +62,9 @@ from .rows import addresses, find, has_siblings
 from .server import Server
 from .setup import Options, exit_when_failed, read_config, run_dir_of
 from .tasks import Tasks
-from .terminal import Terminal
 from .timers import Timers
 from .turns import Turns
+from .vitals import Vitals
 from .watching import Watching
 
 BACKLOG = 2048
@@ -187,10 +191,20 @@ class Master:
         self.effects = Effects(self.context, self.registry)
         self.effects.seat()
         self.effects.leaving = self._leave
+        gathering = Gathering(Vitals())
+        casebook = Casebook(Path(self.run_dir, "why"))
+        self.effects.autopsy = autopsy = Autopsy(
+            casebook, gathering, self.registry, lambda: self.turns.cluster, self.tell, self.config.app.name
+        )
+        self.effects.loaders.examine = autopsy.examine_import
         self.exchange = Exchange(self.config.app.name, self.registry, lambda: self.turns.cluster)
         self.deploys = Deploys(self, self.listeners)
         self.reloads = Reloads(self, self.deploys)
         self.commands = Commands(self, self.deploys, self.reloads)
+        self.metrics = Metrics(
+            self.config, self.run_dir, self.commands.snapshot, epoch=self.epoch, lost=lambda: self.journal.lost
+        )
+        self.commands.metrics = self.metrics.text
         self.errands = Errands(self, self.exchange, self.commands)
         self.plane = Plane(self, self.commands, self.exchange, self.run_dir, adopting=self.adopting)
         self.watching = Watching(self, self.deploys, self.reloads) if self.options.watch else None
@@ -203,6 +217,7 @@ class Master:
             self.keeper_pid,
             self.effects.welcome,
             self.exchange,
+            self.effects.autopsy,
         )
         self.turns.changed = self._changed
         self.keeper_watch = KeeperWatch(self, self.keeper, self.options, self.reloads)
@@ -244,7 +259,7 @@ class Master:
             logger.error("{}", error)
 
     def _begin(self) -> None:
-        self._log_to()
+        ownlog.begin(self.options, self.config, self.run_dir)
         if not self.adopting:
             self.tell(ClusterStarted(app=self.config.app.name, config=self.config.path))
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
@@ -264,17 +279,10 @@ class Master:
         self.housekeeping.begin()
         self.tasks.run(Timers(self, self.deploys).run())
         self.plane.begin()
+        self.metrics.begin()
         if self.watching is not None:
             self.watching.begin()
         self.keeper.tell("up")
-
-    def _log_to(self) -> None:
-        logger.remove()
-        to = private_log(f"{self.run_dir}/log/bkd.log") if self.options.daemon else Terminal()
-        colours = not self.options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        as_json = self.config.log.format == "json"
-        form = banner.log_format(colours)
-        logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
 
     def _dismiss_blank(self) -> None:
         """The process that was started early is of no use to this configuration."""
@@ -293,6 +301,8 @@ class Master:
         self.journal.write(fact)
         logger.log({"info": "INFO", "warning": "WARNING", "error": "ERROR"}[fact.level()], "{}", fact.describe())
         self.commands.told(fact)
+        self.effects.autopsy.told(fact)
+        self.metrics.told(fact)
         self.plane.told(fact)
         if isinstance(fact, RollDone | RolledBack):
             self.effects.repace(fact.group)
@@ -333,11 +343,12 @@ class Master:
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""
         admit_groups(self.run_dir, self.context.socket, config.control)
-        before = self.context.ping_period
+        before = self.context.tempo
         self.config = self.context.config = config
-        self.context.repaced = self.context.repaced or self.context.ping_period != before
+        self.context.repaced = self.context.repaced or self.context.tempo != before
         self.server.control = config.control
         self.journal.bound(limit=config.log.rotate, keep=max(1, config.log.keep))
+        self.metrics.configure(config)
         self.rekey()
 
     def rekey(self) -> None:
@@ -357,6 +368,7 @@ class Master:
         self.tasks.run(self._last(code))
 
     async def _last(self, code: int) -> None:
+        self.metrics.end()
         await self.plane.end()
         asyncio.get_running_loop().call_later(0.02, self._left, code)
 
@@ -374,9 +386,3 @@ class Master:
             self.listeners.unlink()
         finally:
             self.over.set_result(code)
-
-
-def private_log(path: str) -> TextIO:
-    """The file, made for the owner and the group only."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    return os.fdopen(descriptor, "a", buffering=1)

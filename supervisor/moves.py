@@ -178,6 +178,17 @@ def _fresh(staying: list[Worker], releases: tuple[int, int]) -> list[Worker]:
     return [(known or staying[-1:])[0]]
 
 
+def in_turn(slots: list[Slot]) -> list[Slot]:
+    """The order in which slots get what there is little of: those without a worn worker, then the fattest first, and
+    at last those that are to go, which do not ask."""
+    return sorted(slots, key=_weight)
+
+
+def _weight(slot: Slot) -> tuple[bool, bool, int]:
+    worn = [worker.pulse.pss if worker.pulse else 0 for worker in slot.staying if worker.stale]
+    return slot.retired, bool(worn), -max(worn, default=0)
+
+
 def _drains(worker: Worker) -> bool:
     return worker.ending is not None and worker.ending.cause == Cause.PLANNED and worker.phase != Phase.STARTING
 

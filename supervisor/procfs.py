@@ -27,6 +27,9 @@ SOCK_DIAG_BY_FAMILY = 20
 SOCKET_ID_BYTES = 48
 INODE, INODE_OFFSET = struct.Struct("=I"), 68
 TCP_LISTEN = 10
+UNIX_REQUEST = struct.Struct("=BBHIIIII")
+UNIX_ATTRIBUTES_OFFSET, UNIX_DIAG_PEER, UDIAG_SHOW_PEER, NO_COOKIE = 16, 2, 0x4, 0xFFFFFFFF
+ATTRIBUTE = struct.Struct("=HH")
 
 
 class ProcessFacts(NamedTuple):
@@ -82,6 +85,27 @@ def wchan(pid: int) -> str:
     """The kernel function in which the main thread sleeps; "" when it runs or the kernel does not tell."""
     name = (_first_bytes(f"/proc/{pid}/wchan") or b"").decode()
     return "" if name == "0" else name
+
+
+def threads(pid: int) -> list[int]:
+    """The kernel's numbers of its threads, the main one first."""
+    return sorted(_numbers(f"/proc/{pid}/task"), key=lambda tid: (tid != pid, tid))
+
+
+def text(path: str, limit: int = 4096) -> str:
+    """The first `limit` bytes of a file below /proc, "" when it is gone or hidden."""
+    return (_content(path, limit) or b"").decode(errors="replace")
+
+
+def opened(pid: int, descriptor: int) -> str:
+    """What a descriptor of `pid` leads to, such as `/tmp/x`, `socket:[123]` or `pipe:[45]`; "" when it cannot be known.
+
+    Asks no file system, so one that hangs does not matter.
+    """
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{descriptor}")
+    except HIDDEN:
+        return ""
 
 
 def traced(pid: int) -> bool:
@@ -180,6 +204,23 @@ def listeners(port: int) -> set[int]:
     return found
 
 
+def unix_peer(inode: int) -> int | None:
+    """Inode of the other end of a unix socket of this network namespace; None when it has none or is not there.
+
+    Raises OSError where the kernel does not tell.
+    """
+    body = UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, NO_COOKIE, inode, UDIAG_SHOW_PEER, NO_COOKIE, NO_COOKIE)
+    header = NETLINK_HEADER.pack(NETLINK_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(NETLINK_SECONDS)
+        netlink.send(header + body)
+        try:
+            answer = next(_netlink_answers(netlink))
+        except FileNotFoundError:
+            return None
+    return _peer_attribute(answer[UNIX_ATTRIBUTES_OFFSET:])
+
+
 def holds_socket(pid: int, inodes: set[int]) -> bool | None:
     """Whether `pid` has one of these sockets open; None when it may not be asked (another user's process)."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
@@ -235,6 +276,15 @@ def _listeners_request(family: int, port: int) -> bytes:
     address = struct.pack(">H", port).ljust(SOCKET_ID_BYTES, b"\0")
     length = NETLINK_HEADER.size + len(wanted) + len(address)
     return NETLINK_HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + wanted + address
+
+
+def _peer_attribute(attributes: bytes) -> int | None:
+    while len(attributes) >= ATTRIBUTE.size:
+        length, kind = ATTRIBUTE.unpack_from(attributes)
+        if kind == UNIX_DIAG_PEER and length >= ATTRIBUTE.size + INODE.size:
+            return int(INODE.unpack_from(attributes, ATTRIBUTE.size)[0])
+        attributes = attributes[max(ATTRIBUTE.size, (length + 3) & ~3) :]
+    return None
 
 
 def _netlink_answers(netlink: socket.socket) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from . import actions, breaker, endings, health, recycling, rolls
 from .cluster import Closing, Cluster, Group, Loader, Phase, Release, Slot, Stage, Verdict, Worker
 from .exits import UNPROVEN_BOOTS
-from .moves import Moves
+from .moves import Moves, in_turn
 from .watch import Watch
 
 ORDER_LIMIT = 5.0
@@ -51,6 +51,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
         yield from _breaker(group, watch)
     quiet = cluster.ping.interval / 2
     lasting = not group.settings.request_timeout and not group.settings.max_lifetime
+    busy: list[Slot] = []
     for slot in group.slots.values():
         workers = slot.workers
         if len(workers) == 1 and not slot.retired and not slot.held and not cluster.closing:
@@ -64,6 +65,8 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
                 and not watch.due(max(worker.progress, cluster.judged_from) + quiet)
             ):
                 continue
+        busy.append(slot)
+    for slot in in_turn(busy) if group.roll is None else busy:
         yield from _slot(cluster, group, slot, moves, watch)
 
 
@@ -104,7 +107,9 @@ def _booting(group: Group, slot: Slot, worker: Worker, moves: Moves, watch: Watc
     """Booting has a limit of its own: heartbeats do not judge it. A fork that is not answered is the zygote's fault."""
     if worker.pid == 0 and moves.may_blame_loader(worker) and watch.due(worker.ordered + ORDER_LIMIT):
         moves.blamed.add(worker.release)
-        yield actions.DropLoader(group.name, worker.release, f"it did not answer an order for {ORDER_LIMIT:g} s")
+        yield actions.DropLoader(
+            group.name, worker.release, f"it did not answer an order for {ORDER_LIMIT:g} s", hung=True
+        )
     elif not slot.held and watch.due(worker.ordered + group.settings.start_timeout):
         yield actions.Condemn(worker.id, Verdict.SLOW_BOOT, watch.now - worker.ordered)
 
@@ -148,7 +153,7 @@ def _loader(group: Group, release: Release, watch: Watch) -> Iterator[actions.Ac
             yield actions.LoadRelease(group.name, release.number)
     elif release.loader == Loader.LOADING and watch.due(release.since + group.settings.start_timeout):
         limit = f"start_timeout ({group.settings.start_timeout:g} s)"
-        yield actions.DropLoader(group.name, release.number, f"its import took longer than {limit}")
+        yield actions.DropLoader(group.name, release.number, f"its import took longer than {limit}", hung=True)
 
 
 def _sweeps(cluster: Cluster) -> Iterator[actions.Action]:

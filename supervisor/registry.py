@@ -3,8 +3,10 @@
 import secrets
 from dataclasses import dataclass, field
 
+from .cluster import Worker
 from .config.schema import GroupSection
 from .connection import Connection
+from .dumpfile import DumpFile
 from .tree import Handle
 
 EARLY = 1000
@@ -14,7 +16,8 @@ EARLY = 1000
 class Process:
     """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
     environment; `seat`: its place in the balance page; `quiet`: it starts without work; `admitted`: it is to take work;
-    `asked`: it is to drain; `words`: what it said of its own failure."""
+    `asked`: it is to drain; `words`: what it said of its own failure; `dumps`: where it writes its stacks to;
+    `signalled_by`: which operator sent it the last signal; `row`: the policy's row of it when it ended."""
 
     worker: int
     group: str
@@ -34,6 +37,9 @@ class Process:
     admitted: bool = False
     log_offset: int = 0
     words: str = ""
+    dumps: DumpFile | None = None
+    signalled_by: str = ""
+    row: Worker | None = None
 
 
 @dataclass
@@ -49,6 +55,7 @@ class LoaderProcess:
     connection: Connection | None = None
     forks: set[int] = field(default_factory=set)
     loaded: bool = False
+    dumps: DumpFile | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -107,6 +114,14 @@ class Registry:
 
     def forget(self, process: Process | LoaderProcess) -> None:
         """Its end has been dealt with, leftovers included."""
+        self.let_go(process)
+        if process.handle is not None:
+            process.handle.close()
+        if process.dumps is not None:
+            process.dumps.close()
+
+    def let_go(self, process: Process | LoaderProcess) -> None:
+        """Nobody asks for it any more, but it can still be signalled."""
         if self._pids.get(process.pid) is process:
             del self._pids[process.pid]
         self._tokens.pop(process.token, None)
@@ -114,8 +129,6 @@ class Registry:
             self.workers.pop(process.worker, None)
         elif self.loaders.get(process.key) is process:
             del self.loaders[process.key]
-        if process.handle is not None:
-            process.handle.close()
 
     def pids(self, *, but: int = 0) -> set[int]:
         """Every pid of a worker or zygote, except one."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,12 +10,13 @@ from loguru import logger
 
 from ..ipc.errors import BkdError
 from ..ipc.message import ConfigChanged, Finished
-from . import events, limits
+from . import events, limits, recycling
 from .changes import Change, applicable, changes, in_force, other_interpreter, rolled, table
 from .cluster import Cluster
 from .config.faults import ConfigError, Faults
 from .config.groups import check_listeners
 from .config.schema import Config
+from .config.units import format_size
 from .context import Context
 from .deploys import Deploys
 from .desk import USAGE, Desk, Request
@@ -90,10 +92,16 @@ class Reloads:
         return found, waiting
 
     def _read(self) -> Config:
-        """Raises ConfigError with every fault, BkdError when there is no file."""
+        """Raises ConfigError with every fault, those too that only a running cluster knows of, and BkdError when there
+        is no file."""
         if self.master.options.target:
             raise BkdError("this cluster was started by `bkd run` and has no configuration file")
-        return read_config(self.master.options)
+        config = read_config(self.master.options)
+        faults = Faults()
+        _check_memory(self.master.turns.cluster, config, faults)
+        if faults.found:
+            raise ConfigError(os.path.basename(config.path), faults.found)
+        return config
 
     def _changes(self, new: Config) -> list[Change]:
         cluster = self.master.turns.cluster
@@ -231,6 +239,17 @@ def _moved(cluster: Cluster, config: Config) -> str:
             if other != name and other in config.workers:
                 return f"{text} is to go from {other} to {name}: take it from {other} first, reload, then give it"
     return ""
+
+
+def _check_memory(cluster: Cluster, config: Config, faults: Faults) -> None:
+    """A `max_memory` that is set anew has room for more than a fresh worker of the release that is there."""
+    for name, settings in config.workers.items():
+        group, limit = cluster.groups.get(name), settings.max_memory
+        if group is None or limit == group.settings.max_memory or not recycling.too_small(limit, group.release):
+            continue
+        least = format_size(recycling.least(group.release), rough=True)
+        expected = f"at least {least}, as a fresh worker has {format_size(group.release.fresh, rough=True)}"
+        faults.add(("workers", name, "max_memory"), expected, format_size(limit))
 
 
 def _counts(cluster: Cluster) -> dict[str, int]:

@@ -13,9 +13,14 @@ from .config.schema import Config
 from .config.units import format_duration, format_size
 from .exits import LOOP_CALM
 from .logfiles import clean
+from .memorytrend import growth_per_request, seconds_until
+from .recycling import here, limit_of, limit_refused, refusal
 
 STATES = {Loader.LOADING: "loading", Loader.READY: "ready", Loader.UNSAFE: "ready"}
-COLUMNS = ("SLOT", "STATE", "PID", "REL", "UPTIME", "RESTARTS", "RSS", "CPU", "IN FLIGHT", "LAG", "LAST EXIT")
+SOON = 3600.0
+COLUMNS = ("SLOT", "STATE", "PID", "REL", "UPTIME", "RESTARTS", "MEM", "CPU", "IN FLIGHT", "LAG", "LAST EXIT")
+
+_VITALS = ("ping_age", "verdict", "rss", "cpu", "in_flight", "lag", "served", "cpu_seconds")
 
 
 def document(
@@ -96,7 +101,9 @@ def reason(group: Group, now: float) -> str:
     if group.breaker.open_since is not None:
         return "the breaker is open: one slot is tried at a time"
     loops = [slot.name for slot in group.slots.values() if _is_looping(slot, now)]
-    return f"crash loop: {', '.join(loops)}" if loops else ""
+    if loops:
+        return f"crash loop: {', '.join(loops)}"
+    return refusal(release) if limit_refused(group, release.number) else ""
 
 
 def _is_looping(slot: Slot, now: float) -> bool:
@@ -104,7 +111,7 @@ def _is_looping(slot: Slot, now: float) -> bool:
 
 
 def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Callable[[int], int]) -> dict[str, Any]:
-    worker = _shown(slot)
+    worker = shown(slot)
     row: dict[str, Any] = {
         "name": slot.name,
         "pid": worker.pid or None if worker else None,
@@ -112,7 +119,8 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Calla
         "release": worker.release if worker else group.current,
         "uptime": round(now - (worker.ready_at or worker.ordered), 3) if worker else None,
         "restarts": slot.restarts,
-        **_vitals(cluster, worker, now),
+        **_vitals(worker, now),
+        **_memory(group, worker),
         "dropped": dropped(worker.id) if worker else 0,
         "next_try": round(slot.next_try - now, 3) if slot.next_try > now else None,
         "last_exit": _exit(slot.last_exit, now),
@@ -125,7 +133,7 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Calla
     return row
 
 
-def _shown(slot: Slot) -> Worker | None:
+def shown(slot: Slot) -> Worker | None:
     """The worker that serves in this slot; of those that do not, the newest."""
     serving = [worker for worker in slot.staying if worker.phase == Phase.READY and not worker.quiet]
     staying = serving or slot.staying or list(slot.workers)
@@ -136,20 +144,39 @@ def _phase(worker: Worker) -> str:
     return "draining" if worker.ending is not None else str(worker.phase)
 
 
-def _vitals(cluster: Cluster, worker: Worker | None, now: float) -> dict[str, Any]:
-    vitals: dict[str, Any] = dict.fromkeys(("ping_age", "verdict", "rss", "cpu", "in_flight", "lag"))
+def _vitals(worker: Worker | None, now: float) -> dict[str, Any]:
+    vitals: dict[str, Any] = dict.fromkeys(_VITALS)
     if worker is None:
         return vitals
     pulse = worker.pulse
     if pulse is not None:
         vitals |= {"ping_age": round(now - pulse.at, 3), "rss": pulse.rss, "cpu": pulse.load, "lag": pulse.lag}
         vitals |= {"in_flight": pulse.in_flight, "verdict": _verdict(worker)}
+        vitals |= {"served": pulse.served, "cpu_seconds": pulse.cpu}
     elif worker.pid:
         facts = procfs.read(worker.pid)
         if facts is not None and facts.start == worker.start:
             share = facts.cpu / max(now - worker.ordered, 0.001)
             vitals |= {"rss": facts.rss, "cpu": round(share, 3)}
     return vitals
+
+
+def _memory(group: Group, worker: Worker | None) -> dict[str, Any]:
+    """How the memory grows, and when it will be too much; `late`: how often the main loop was."""
+    memory: dict[str, Any] = dict.fromkeys(("pss", "growth_per_request", "limit_in", "late"))
+    pulse, trend = (worker.pulse, worker.trend) if worker is not None else (None, None)
+    if worker is None or pulse is None:
+        return memory
+    memory |= {"pss": pulse.pss or None, "late": pulse.late}
+    if trend is None:
+        return memory
+    growth = growth_per_request(trend, here(pulse))
+    limit = limit_of(group, worker)
+    left = seconds_until(limit, trend, here(pulse)) if limit else None
+    return memory | {
+        "growth_per_request": growth and round(growth, 1),
+        "limit_in": left if left is None else round(left, 3),
+    }
 
 
 def _verdict(worker: Worker) -> str:
@@ -254,12 +281,18 @@ def _row(worker: dict[str, Any]) -> tuple[str, ...]:
         str(worker["release"]),
         "-" if worker["uptime"] is None else format_duration(worker["uptime"], rough=True),
         str(worker["restarts"]),
-        "-" if worker["rss"] is None else format_size(worker["rss"], rough=True),
+        _size(worker),
         "-" if worker["cpu"] is None else f"{100 * worker['cpu']:.1f}%",
         "-" if worker["in_flight"] is None else str(worker["in_flight"]),
         "-" if worker["lag"] is None else f"{1000 * worker['lag']:.0f} ms",
         _said(worker["last_exit"]),
     )
+
+
+def _size(worker: dict[str, Any]) -> str:
+    size, left = worker["pss"] or worker["rss"], worker["limit_in"]
+    soon = f" limit in {format_duration(left, rough=True)}" if left is not None and left < SOON else ""
+    return "-" if size is None else format_size(size, rough=True) + soon
 
 
 def _said(end: dict[str, Any] | None) -> str:

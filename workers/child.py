@@ -26,18 +26,20 @@ Serve = Callable[[list[socket.socket], Supervision, int], int]
 
 
 class Spawn(NamedTuple):
-    """Everything about this one spawn: the master's socket, the release, the order; `forked`: out of a zygote."""
+    """Everything about this one spawn: the master's socket, the release, the order; `forked`: out of a zygote;
+    `dumps`: the descriptor of its file for stacks, or -1."""
 
     socket: str
     load: Load
     order: Fork
     forked: bool
+    dumps: int
 
 
 def run(serve: Serve, listeners: list[socket.socket], spawn: Spawn) -> NoReturn:
     """Be the worker. Runs in the worker's process and ends it."""
     code = 1
-    pulse = Pulse(spawn.socket, spawn.load, spawn.order)
+    pulse = Pulse(spawn.socket, spawn.load, spawn.order, spawn.dumps)
     try:
         _settle(spawn)
         application.ipc.attach(pulse)

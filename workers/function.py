@@ -49,7 +49,12 @@ class Function:
 
     def _serve_plain(self, supervision: Supervision) -> int:
         """A plain function is interrupted by SystemExit at its next instruction, unless it asks `ipc.stopping()`."""
-        signal.signal(signal.SIGTERM, _leave)
+
+        def leave(number: int, frame: FrameType | None) -> NoReturn:
+            supervision.terminated()
+            sys.exit(0)
+
+        signal.signal(signal.SIGTERM, leave)
         supervision.on_drain(_interrupt)
         if not self.notify:
             supervision.ready()
@@ -73,7 +78,11 @@ class Function:
         def drain(_drain: Drain) -> None:
             loop.call_soon_threadsafe(lambda: None if ipc.listens_for_stop else stop())
 
-        loop.add_signal_handler(signal.SIGTERM, stop)
+        def terminate() -> None:
+            supervision.terminated()
+            stop()
+
+        loop.add_signal_handler(signal.SIGTERM, terminate)
         supervision.on_drain(drain)
         if not self.notify:
             supervision.ready()
@@ -89,10 +98,6 @@ def _interrupt(drain: Drain) -> None:
     """Runs in the heartbeat thread: the main thread's sleep or read has to be interrupted, too."""
     if not ipc.listens_for_stop:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
 
 
 def _code(result: object) -> int:

@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable
-from time import monotonic, process_time, sleep  # bound before an application can patch them
+from time import monotonic, process_time, sleep, thread_time  # bound before an application can patch them
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -21,6 +21,9 @@ from ..ipc import application, message
 from ..ipc.errors import BkdError, NotConnected
 from ..ipc.link import Link
 from ..ipc.processes import redirect, start_time
+from ..ipc.stacks import OpenWork
+from . import stacks
+from .lateness import Lateness
 from .sources import Sources
 from .supervision import Load
 from .trace import LONGEST_TRACE
@@ -35,49 +38,54 @@ JOIN_LIMIT = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
 FASTEST, SLOWEST = 0.05, 60.0
+RAREST, SPARING = 10.0, 1000
 _log = logging.getLogger("bkd")
 
 
-class Probe:
-    """Latency of a callback posted to the main loop, or the age of one that has not run yet."""
+class Footprint:
+    """PSS of this process in bytes: its memory, with what it shares counted in part. 0 before it was measured.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._posted = self._ran = 0.0
+    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes.
+    """
 
-    def lag(self, now: float, *, overslept: bool) -> float:
-        """Called once a beat in the heartbeat thread. A process that was stopped as a whole blames nobody."""
-        if self._ran < self._posted:
-            if overslept:
-                self._posted = now
-            return now - self._posted
-        lag = self._ran - self._posted
-        self._posted = now
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker is at its end
-            self._loop.call_soon_threadsafe(self._mark)
-        return lag
+    def __init__(self) -> None:
+        self.pss = 0
+        self._due = 0.0
+        self._file = -1
+        try:
+            self._file = os.open("/proc/self/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            _log.warning("the memory of this process cannot be measured: %s", error.strerror)
 
-    def _mark(self) -> None:
-        self._ran = monotonic()
+    def measure(self, now: float) -> None:
+        """Once it is due."""
+        if self._file < 0 or now < self._due:
+            return
+        began = thread_time()
+        said = os.pread(self._file, 4096, 0).partition(b"\nPss:")[2].split()
+        self.pss = int(said[0]) << 10 if said else 0
+        self._due = now + max(RAREST, SPARING * (thread_time() - began))
 
 
 class Pulse:
     """Implements `Supervision` for the work and `Face` for the application."""
 
-    def __init__(self, path: str, load: message.Load, order: message.Fork) -> None:
+    def __init__(self, path: str, load: message.Load, order: message.Fork, dumps: int) -> None:
         self.slot = order.slot
-        self.path, self._load, self._order = path, load, order
+        self.path, self._load, self._order, self._dumps = path, load, order, dumps
         self.begun = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._period = load.ping
+        self._period, self._lag_warn = load.ping, load.lag_warn
         self._sources = Sources() if load.watch else None
         self._shell: Shell | None = None
         self._title = f"bkd: {load.app} {order.slot} r{load.release}"
-        self._probe: Probe | None = None
+        self._lateness: Lateness | None = None
         self._measure: Callable[[], Load] = Load
-        self._ready = self._draining = False
+        self._open: Callable[[], list[OpenWork]] = list
+        self._ready = self._draining = self._beats = False
         self._ready_by = 0.0
         self._told_ready, self._told_failed = threading.Event(), threading.Event()
+        self._terminated, self._told_terminated = False, threading.Event()
         self._boot_error = self._boot_trace = ""
         self._quiet = order.quiet
         self._on_serve: Callable[[], None] | None = None
@@ -87,6 +95,7 @@ class Pulse:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._page = os.sysconf("SC_PAGE_SIZE")
+        self._footprint = Footprint()
 
     def begin(self) -> None:
         """Start the thread."""
@@ -97,13 +106,21 @@ class Pulse:
 
     # -- for the work, called in the main thread
 
-    def watch(self, loop: asyncio.AbstractEventLoop, load: Callable[[], Load]) -> None:
+    def watch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        load: Callable[[], Load],
+        work: Callable[[], list[OpenWork]] = list,
+    ) -> None:
         """Measure this loop's lag from now on."""
-        self._measure = load
-        self._probe = Probe(loop)
+        self._measure, self._open = load, work
+        with self._lock:
+            self._lateness = Lateness(loop, stacks.of_main_thread, period=self._period, warn=self._lag_warn)
         self.loop = loop
         self.begun.set()
         application.ipc.begin()
+        if self._beats:
+            os.eventfd_write(self._wake, 1)
 
     def ready(self) -> None:
         """The work is being done from now on."""
@@ -121,6 +138,11 @@ class Pulse:
     def failed(self, reason: str, trace: str = "") -> None:
         """The work cannot be done; the process will end."""
         self._boot_error, self._boot_trace = reason, trace[-LONGEST_TRACE:]
+        os.eventfd_write(self._wake, 1)
+
+    def terminated(self) -> None:
+        """SIGTERM came, of which the master may know nothing. Called in a signal handler, too."""
+        self._terminated = True
         os.eventfd_write(self._wake, 1)
 
     def on_serve(self, callback: Callable[[], None]) -> bool:
@@ -144,6 +166,8 @@ class Pulse:
             self._told_ready.wait(LAST_WORD)
         if self._boot_error:
             self._told_failed.wait(LAST_WORD)
+        if self._terminated:
+            self._told_terminated.wait(LAST_WORD)
 
     # -- the thread
 
@@ -171,6 +195,7 @@ class Pulse:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.poll(QUICK_BOOT * 1000)
+        self._beats = True
 
     def _connect(self) -> Link:
         hello = message.Hello(
@@ -180,6 +205,7 @@ class Pulse:
             start=start_time(os.getpid()),
             ready=self._told_ready.is_set(),
             draining=self._draining,
+            dumps=self._dumps,
         )
         link, _welcome = Link.connect(self.path, hello, timeout=CONNECT_LIMIT)
         return link
@@ -189,32 +215,38 @@ class Pulse:
         poll = select.poll()
         poll.register(link.sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        beat = monotonic()
+        beat = woke = monotonic()
         if self._sources is not None:
             self._sources.again()
+        if self._lateness is not None:
+            self._lateness.again(beat)
         with contextlib.closing(link):
-            self._obey(link.waiting())
+            self._obey(link, link.waiting())
             while True:
                 self._tell_state(link)
                 self._tell_printed(link)
                 now = monotonic()
+                self._tell_late(link, now, woke)
                 beat = min(beat, now + self._period)
                 if now >= beat:
-                    link.send(self._ping(now, overslept=now - beat > self._period + 1.0))
+                    link.send(self._ping(now))
                     self._tell_imported(link)
                     beat = now + self._period
                     if self._shell is not None:
                         self._shell.expire()
-                for fd, _happened in poll.poll(max(0.0, self._next(beat, now) - now) * 1000 + 1):
+                happened = poll.poll(max(0.0, self._next(beat, now) - now) * 1000 + 1)
+                woke = monotonic()
+                for fd, _event in happened:
                     if fd == self._wake:
                         os.eventfd_read(self._wake)
                     else:
-                        self._obey(link.pending())
+                        self._obey(link, link.pending())
 
     def _next(self, beat: float, now: float) -> float:
         """When there is something to be told, if nothing happens before."""
+        look = beat if self._lateness is None else self._lateness.due
         waits = self._ready and not self._told_ready.is_set()
-        return min(beat, max(self._ready_by, now)) if waits else beat
+        return min(beat, look, max(self._ready_by, now)) if waits else min(beat, look)
 
     def _tell_state(self, link: Link) -> None:
         """No event is missed by a worker that is ready: who listens has joined, or was given time to."""
@@ -222,9 +254,28 @@ class Pulse:
         if self._ready and joined and not self._told_ready.is_set():
             link.send(message.Ready())
             self._told_ready.set()
+            self._footprint.measure(monotonic())
+        if self._terminated and not self._told_terminated.is_set():
+            link.send(message.Terminated())
+            self._told_terminated.set()
         if self._boot_error and not self._told_failed.is_set():
             link.send(message.BootFailed(self._boot_error, self._boot_trace))
             self._told_failed.set()
+
+    def _tell_late(self, link: Link, now: float, woke: float) -> None:
+        if self._lateness is not None and now >= self._lateness.due:
+            late = self._lateness.look(now, woke=woke)
+            if late is not None:
+                link.send(late)
+
+    def _tell_stacks(self, link: Link, number: int) -> None:
+        """Without an answer the master has other ways: whatever goes wrong here must not end the connection."""
+        try:
+            answer = message.Dumped(number, stacks.take(self.loop, self._open()))
+        except Exception:  # noqa: BLE001 - the application changes all of it meanwhile
+            _log.exception("%s: its stacks could not be taken", self.slot)
+        else:
+            link.send(answer)
 
     def _tell_imported(self, link: Link) -> None:
         files = self._sources.new() if self._sources is not None else []
@@ -249,15 +300,24 @@ class Pulse:
         """Called in any thread: there is something to be told."""
         os.eventfd_write(self._wake, 1)
 
-    def _ping(self, now: float, *, overslept: bool) -> message.Ping:
+    def _ping(self, now: float) -> message.Ping:
         in_flight, oldest, served = self._measure()
-        lag = self._probe.lag(now, overslept=overslept) if self._probe else None
-        rss = int(os.pread(self._statm, 64, 0).split()[1]) * self._page
+        lateness = self._lateness
+        if self._told_ready.is_set():
+            self._footprint.measure(now)
         return message.Ping(
-            lag if lag is None else round(lag, 4), in_flight, round(oldest, 3), rss, round(process_time(), 3), served
+            lag=None if lateness is None else round(lateness.lag(now), 4),
+            in_flight=in_flight,
+            oldest=round(oldest, 3),
+            rss=int(os.pread(self._statm, 64, 0).split()[1]) * self._page,
+            cpu=round(process_time(), 3),
+            served=served,
+            pss=self._footprint.pss,
+            late=0 if lateness is None else lateness.late,
+            behind=0.0 if lateness is None else round(lateness.behind(now), 4),
         )
 
-    def _obey(self, envelopes: list[message.Envelope]) -> None:
+    def _obey(self, link: Link, envelopes: list[message.Envelope]) -> None:
         """Events of the application come on a connection of its own."""
         for envelope in envelopes:
             match envelope.op:
@@ -268,11 +328,19 @@ class Pulse:
                 case message.Reopen.op:
                     redirect(self._order.log)
                 case message.Pace.op:
-                    self._period = min(SLOWEST, max(FASTEST, message.body(envelope, message.Pace).period))
+                    self._pace(message.body(envelope, message.Pace))
+                case message.Dump.op:
+                    self._tell_stacks(link, message.body(envelope, message.Dump).number)
                 case message.ShellRun.op:
                     self._run_in_shell(message.body(envelope, message.ShellRun))
                 case _:
                     _log.error("%s: the master sent an order that no worker knows: %s", self.slot, envelope.op[:80])
+
+    def _pace(self, pace: message.Pace) -> None:
+        with self._lock:
+            self._period, self._lag_warn = min(SLOWEST, max(FASTEST, pace.period)), pace.lag_warn
+            if self._lateness is not None:
+                self._lateness.pace(self._period, self._lag_warn)
 
     def _asked_to_serve(self) -> None:
         with self._lock:

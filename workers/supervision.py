@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..ipc.message import Drain
+from ..ipc.stacks import OpenWork
 
 
 class Load(NamedTuple):
@@ -18,14 +19,23 @@ class Load(NamedTuple):
 class Supervision(Protocol):
     """Handed to a kind of work in the worker's process; its methods may be called from the main thread."""
 
-    def watch(self, loop: asyncio.AbstractEventLoop, load: Callable[[], Load]) -> None:
-        """Measure this loop's lag from now on; `load` is called in the heartbeat thread and must not block."""
+    def watch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        load: Callable[[], Load],
+        work: Callable[[], list[OpenWork]] = list,
+    ) -> None:
+        """Measure this loop's lag from now on. `load` and `work`, which names what is open, oldest first, are called in
+        the heartbeat thread and must not block."""
 
     def ready(self) -> None:
         """The work is being done from now on."""
 
     def failed(self, reason: str, trace: str = "") -> None:
         """The work cannot be done; the process will end. `reason` is one line for people, `trace` the rest of it."""
+
+    def terminated(self) -> None:
+        """SIGTERM came; the process will end."""
 
     def on_serve(self, callback: Callable[[], None]) -> bool:
         """Whether work is not to be taken yet. Then `callback` is called in the heartbeat thread when it may be."""

@@ -42,6 +42,7 @@ from . import child, trace
 from .afresh import import_afresh
 from .folder import enter
 from .sources import Sources
+from .stacks import FaultFile
 from .supervision import Supervision
 
 CONNECT_LIMIT = 5.0
@@ -80,10 +81,11 @@ def main() -> None:
     os.dup2(null, 0)
     os.close(null)
     birth = msgspec.json.decode(line, type=Birth)
-    hello = Hello(role="zygote", token=birth.token, pid=os.getpid(), start=start_time(os.getpid()))
+    faults, pid = FaultFile(), os.getpid()
+    hello = Hello(role="zygote", token=birth.token, pid=pid, start=start_time(pid), dumps=faults.descriptor)
     try:
         link, _welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
-        zygote = Zygote(link, birth.socket)
+        zygote = Zygote(link, birth.socket, faults)
         while True:
             with contextlib.suppress(NotConnected):
                 zygote.run()
@@ -114,8 +116,8 @@ def reconnected(path: str, hello: Hello, keeper: int) -> Link:
 class Zygote:
     """One release, loaded; knows nothing of slots but what an order says."""
 
-    def __init__(self, link: Link, path: str) -> None:
-        self.link, self.path = link, path
+    def __init__(self, link: Link, path: str, faults: FaultFile) -> None:
+        self.link, self.path, self.faults = link, path, faults
         self.load = Load()
         self.prepared: Prepared | None = None
         self.loaded: Loaded | None = None
@@ -218,7 +220,9 @@ class Zygote:
         """Runs in the worker. Never returns."""
         assert self.prepared is not None
         self.link.close()
-        child.run(self.prepared.serve, self.listeners, child.Spawn(self.path, self.load, order, leader))
+        faults = self.faults.anew() if leader else self.faults
+        spawn = child.Spawn(self.path, self.load, order, leader, faults.descriptor)
+        child.run(self.prepared.serve, self.listeners, spawn)
 
 
 def prepare(work: Work) -> Prepared:
@@ -259,7 +263,7 @@ def _connections(own: set[int]) -> list[str]:
     for fd in (int(name) for name in os.listdir("/proc/self/fd")):
         peer = None if fd in own else _peer(fd)
         if peer is not None:
-            found.append(f"connection to {peer}")
+            found.append(f"connection to {peer}" if peer else "a pair of sockets")
     return found
 
 

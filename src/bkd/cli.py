@@ -66,8 +66,8 @@ def _status_options(arguments: list[str]) -> dict[str, str | None] | None:
     names = {"-c": "config", "--socket": "sock"}
     rest = iter(arguments)
     for argument in rest:
-        if argument == "--json":
-            wanted["render"] = "json"
+        if argument in ("--json", "--openmetrics") and wanted["render"] == "text":
+            wanted["render"] = argument[2:]
         elif argument in names:
             wanted[names[argument]] = next(rest, "")
         else:

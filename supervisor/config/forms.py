@@ -2,11 +2,12 @@
 
 import re
 import signal
+import socket
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from ..places import clean_name
-from .address import parse_address
+from .address import Inet, Inherited, parse_address
 from .readiness import parse_readiness
 from .units import parse_duration, parse_size
 
@@ -148,6 +149,23 @@ def _bus(text: str) -> None:
         raise ValueError("not a bus")
 
 
+def _metrics(text: str) -> None:
+    """An address is written out: no name that could mean another one tomorrow, no port that nobody knows."""
+    if text == "run_dir":
+        return
+    address = parse_address(text)
+    if isinstance(address, Inherited) or (isinstance(address, Inet) and not (address.port and _is_ip(address.host))):
+        raise ValueError("not an address to be scraped at")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except OSError:
+        return False
+    return True
+
+
 def _store(text: str) -> None:
     if not text.removeprefix("sqlite:").removeprefix("postgresql://") or not text.startswith(
         ("sqlite:", "postgresql://")
@@ -176,5 +194,6 @@ FORMS = {
     "umask": Form("an octal string such as 027", _checked(_matches(_UMASK), optional=True)),
     "verb": Form(f"VERB or VERB:GROUP such as restart:web (verbs: {', '.join(sorted(VERBS))})", _checked(_verb)),
     "bus": Form("local:, redis://…, rediss://… or unix://…", _checked(_bus)),
+    "metrics": Form('"run_dir", 127.0.0.1:9400, [::1]:9400, unix:PATH or ""', _checked(_metrics, optional=True)),
     "store": Form("sqlite:PATH or postgresql://…", _checked(_store)),
 }

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..places import absolute, clean_name, folder_name, here
+from ..places import LONGEST_SOCKET_PATH, absolute, clean_name, folder_name, here
+from .address import absolute_address
 from .document import read
 from .faults import ConfigError, Fault, Faults, Key
 from .groups import below, check_group, check_listeners, known_group, read_group
@@ -17,6 +18,7 @@ from .schema import (
     ControlSection,
     GroupSection,
     LogSection,
+    MetricsSection,
     PingSection,
     Section,
     StoreSection,
@@ -29,6 +31,7 @@ SECTIONS: dict[str, type[Section]] = {
     "log": LogSection,
     "bus": BusSection,
     "store": StoreSection,
+    "metrics": MetricsSection,
 }
 KNOWN = (*SECTIONS, "workers", "when")
 LEAST_KILL = 0.5
@@ -94,6 +97,8 @@ class _Loading:
         app["host"] = app.get("host") or self.hostname
         bus = sections["bus"]
         bus["secret_file"] = below(self.base, bus["secret_file"]) if bus.get("secret_file") else ""
+        metrics = sections["metrics"]
+        metrics |= {"bind": absolute_address(metrics["bind"], self.base)} if _is_path(metrics) else {}
         config = Config(
             path,
             self.base,
@@ -104,10 +109,12 @@ class _Loading:
             BusSection(**sections["bus"]),
             StoreSection(**sections["store"]),
             workers,
+            MetricsSection(**sections["metrics"]),
         )
         _check_ping(config.ping, self.faults)
         _check_bus(config.bus, self.faults)
         _check_control(config.control, self.faults)
+        _check_metrics(config.metrics, self.faults)
         if self.faults.found:
             raise ConfigError(source, self.faults.found)
         return config
@@ -185,3 +192,13 @@ def _check_control(control: ControlSection, faults: Faults) -> None:
     for name, group in (("operators", control.operators), ("viewers", control.viewers)):
         if group and not known_group(group):
             faults.add(("control", name), "a unix group of this machine", group)
+
+
+def _is_path(metrics: dict[str, Any]) -> bool:
+    return str(metrics.get("bind")).startswith("unix:")
+
+
+def _check_metrics(metrics: MetricsSection, faults: Faults) -> None:
+    path = metrics.bind.removeprefix("unix:")
+    if path != metrics.bind and len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        faults.add(("metrics", "bind"), f"a path of at most {LONGEST_SOCKET_PATH} bytes once absolute", metrics.bind)

@@ -28,6 +28,7 @@ Clock = Annotated[str, msgspec.Meta(extra={"form": "clock"})]
 Umask = Annotated[str, msgspec.Meta(extra={"form": "umask"})]
 Verb = Annotated[str, msgspec.Meta(extra={"form": "verb"})]
 BusUrl = Annotated[str, msgspec.Meta(extra={"form": "bus"})]
+MetricsBind = Annotated[str, msgspec.Meta(extra={"form": "metrics"})]
 StoreUrl = Annotated[str, msgspec.Meta(extra={"form": "store"})]
 
 
@@ -55,10 +56,12 @@ class ControlSection(Section, frozen=True):
 
 
 class PingSection(Section, frozen=True):
-    """`[ping]`: silence or no progress for `interval` is reported, for `kill` ends the worker (0: never)."""
+    """`[ping]`: silence or no progress for `interval` is reported, for `kill` ends the worker (0: never); a main loop
+    that is later than `lag_warn` has its stack taken (0: never)."""
 
     interval: Timeout = 10.0
     kill: Seconds = 30.0
+    lag_warn: Seconds = 1.0
 
 
 class LogSection(Section, frozen=True):
@@ -82,6 +85,12 @@ class StoreSection(Section, frozen=True):
     """`[store]`."""
 
     url: StoreUrl = "sqlite:run/bkd.db"
+
+
+class MetricsSection(Section, frozen=True):
+    """`[metrics]`: where to scrape them: "run_dir" is a socket there, "" nowhere; paths are absolute once loaded."""
+
+    bind: MetricsBind = "run_dir"
 
 
 class GroupSection(Section, frozen=True):
@@ -137,3 +146,4 @@ class Config(msgspec.Struct, frozen=True):
     bus: BusSection
     store: StoreSection
     workers: dict[str, GroupSection]
+    metrics: MetricsSection = MetricsSection()

@@ -23,7 +23,7 @@ CLEAN_ENVIRONMENT = {
     for name, value in os.environ.items()
     if name not in ("BKD_CONFIG", "XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "JOURNAL_STREAM", "NO_COLOR")
 }
-SECTIONS = ("app", "control", "ping", "log", "bus", "store")
+SECTIONS = ("app", "control", "ping", "log", "metrics", "bus", "store")
 
 
 def until(condition, limit=PATIENCE, *, pause=LOOK):

@@ -13,6 +13,7 @@ from bkd.supervisor.rows import find
 
 from .promise import Broken, Record, expect
 from .rolling import RollChecks, on_trial
+from .wearing import WearChecks
 
 if TYPE_CHECKING:
     from .world import World
@@ -42,6 +43,7 @@ class Checks:
         self.late = False
         self.most_rounds = 0
         self.rolls = RollChecks(world, self.records)
+        self.wear = WearChecks(world)
         self._before: dict[type[actions.Action], Callable[[Any], None]] = {
             actions.Observe: self._there,
             actions.Warn: self._there,
@@ -54,6 +56,7 @@ class Checks:
             actions.Spawn: self._spawn,
             actions.LoadRelease: self._load,
             actions.Leave: self._leave,
+            actions.Wear: self.wear.wear,
         }
 
     # -- before an action is taken
@@ -169,6 +172,7 @@ class Checks:
         expect(not (slot.held or slot.retired), f"{action}: the slot is to be empty")
         expect(cluster.closing is None, f"{action} while stopping")
         self.unborn.add(action.worker)
+        self.wear.spawn(action, group, slot)
         if action.fork:
             expect(group.releases[action.release].loader == Loader.READY, f"{action} without a zygote")
         if not on_trial(group, action.release):

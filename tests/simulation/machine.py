@@ -14,8 +14,10 @@ from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Cluster, Observation
 from bkd.supervisor.config.schema import GroupSection, PingSection
 
-from .settings import flaw
+from .settings import flaw, fresh_size
 
+MEASURING = 10.0
+LEAK = 100
 FORK = 0.01
 REAP = 0.005
 
@@ -38,7 +40,8 @@ class Clock(Protocol):
 @dataclass
 class Process:
     """A worker's process as it really is. `hung`: since when its main loop does not turn; `recovered`: when it last
-    did again; `load`: requests in a heartbeat; `code`: how it ended."""
+    did again; `load`: requests in a heartbeat; `fresh`: the size it begins with; `pss`: the size when it was last
+    measured; `code`: how it ended."""
 
     worker: int
     group: str
@@ -63,6 +66,9 @@ class Process:
     drain: float = 0.1
     load: int = 0
     served: int = 0
+    fresh: int = 0
+    pss: int = 0
+    measured: float = 0.0
     pace: int = 0
     busy: float = 0.0
     waiting: float = 0.0
@@ -79,6 +85,11 @@ class Process:
     def cpu(self, now: float) -> float:
         """CPU seconds used so far."""
         return self._cpu + self.busy * (now - self._since)
+
+    def measure(self, now: float) -> None:
+        """See how large it is, now and then."""
+        if not self.pss or now >= self.measured + MEASURING:
+            self.pss, self.measured = self.fresh + LEAK * self.served, now
 
     def look(self, now: float) -> Observation:
         """What /proc says."""
@@ -243,6 +254,7 @@ class Machine:
         self._living[process.worker] = process
         process.drain = self.clock.random.choice((0.05, 0.5, 3.0, 30.0))
         process.load = self.clock.random.choice((0, 1, 5, 20))
+        process.fresh = fresh_size(process.group, process.release, process.worker)
         self.clock.post(events.Spawned(process.worker, process.pid, 1))
         self._boot(process)
 
@@ -298,8 +310,9 @@ class Machine:
         if not process.mute:
             process.served += 0 if self.clock.calm else process.load
             lag = 0.001 if process.hung is None else now - process.hung
-            rss = 1000 + 100 * process.served
-            self.clock.post(events.Pinged(process.worker, lag, rss=rss, cpu=process.cpu(now), served=process.served))
+            process.measure(now)
+            used = {"rss": 3 * process.pss, "pss": process.pss, "cpu": process.cpu(now), "served": process.served}
+            self.clock.post(events.Pinged(process.worker, lag, **used))
         self.clock.after(self.period, lambda: self._beat(process, pace))
 
     # -- signals and deaths

@@ -77,6 +77,12 @@ MUTANTS = {
         "rollouts", 'return faulty(group, f"{worker.slot} {what}{reason}", slot=worker.slot)', "return group"
     ),
     "a second request is forgotten": Mutant("rollouts", "replace(group, queued=wanted)", "group"),
+    "a limit without room for a fresh worker is applied": Mutant("recycling", "ROOM = 1.2", "ROOM = 0.0"),
+    "another limit is not judged": Mutant("apply", "group.settings.max_memory != settings.max_memory", "False"),
+    "what is shared counts in full": Mutant(
+        "recycling", "limit and pulse.pss >= limit", "limit and pulse.rss >= limit"
+    ),
+    "the leanest is recycled first": Mutant("moves", "-max(worn, default=0)", "max(worn, default=0)"),
     "who has failed rolls on": Mutant("rolls", "if roll.fault and roll.stage != Stage.ABORTING:", "if False:"),
 }
 

@@ -3,6 +3,7 @@ wrong with a release."""
 
 from collections.abc import Iterable
 from random import Random
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -69,7 +70,7 @@ def relived(random: Random, section: GroupSection) -> GroupSection:
         keep_releases=random.choice((0, 1, 1, 2)),
         max_requests=random.choice((0, 0, 200)),
         max_lifetime=random.choice((0.0, 0.0, 40.0)),
-        max_memory=random.choice((0, 0, 100_000)),
+        max_memory=random.choice((0, 50_000, 100_000)),
     )
 
 
@@ -81,6 +82,12 @@ def origin(section: GroupSection, flaw: str = "") -> Origin:
 def flaw(section: GroupSection) -> str:
     """What is wrong with the release that has these settings, "" when nothing is."""
     return section.env.get("FLAW", "")
+
+
+def fresh_size(group: str, release: int, worker: int) -> int:
+    """Bytes of memory a worker begins with: those of a release differ a little, releases a lot."""
+    size = 20_000 + crc32(f"{group} {release}".encode()) % 50_000
+    return size + size // 20 * (worker % 7) // 7
 
 
 def staying(sections: dict[str, GroupSection], random: Random) -> dict[str, GroupSection]:

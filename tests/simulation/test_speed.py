@@ -55,10 +55,12 @@ def test_a_pass_over_a_thousand_healthy_slots() -> None:
 
 def test_a_heartbeat_among_a_thousand() -> None:
     cluster = healthy(SLOTS)
-    ping = events.Pinged(500, 0.001, rss=1000)
-    took = milliseconds(lambda: apply(cluster, ping, NOW + 1), 500)
-    print(f"\na heartbeat among {SLOTS} workers: {1000 * took:.0f} us")
-    assert took < 5
+    cluster = apply(cluster, events.Pinged(500, 0.001, rss=1000, pss=500), NOW + 1)
+    repeated, measured = (events.Pinged(500, 0.001, rss=1000, pss=pss) for pss in (500, 600))
+    times = [milliseconds(partial(apply, cluster, ping, NOW + 20), 500) for ping in (repeated, measured)]
+    took, longer = times
+    print(f"\na heartbeat among {SLOTS} workers: {1000 * took:.0f} us, with a measurement {1000 * longer:.0f} us")
+    assert max(times) < 5
 
 
 def test_a_death_among_a_thousand_and_its_replacement() -> None:

@@ -233,7 +233,10 @@ class World:
         self.cluster = apply(before, event, self.now)
         if sampled:
             self.checks.unchanged(encoded, before, event)
-        if type(event) is events.Pinged or type(event) is events.NewsTold:
+        if type(event) is events.Pinged:
+            self.checks.wear.heard(before, event, self.cluster)
+            return
+        if type(event) is events.NewsTold:
             return
         if self.trace:
             self._say(str(event))

@@ -5,9 +5,11 @@ This file runs for every request: each line costs throughput, so nothing is reco
 
 import asyncio
 import fcntl
+import heapq
 import termios
 from collections.abc import Callable
 from email.utils import formatdate
+from operator import itemgetter
 from time import monotonic
 from typing import Any
 
@@ -15,10 +17,12 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from ...ipc.stacks import MOST_OPEN, OpenWork
 from ..supervision import Load
 
 Header = tuple[bytes, bytes]
 CLOSE: Header = (b"connection", b"close")
+LONGEST_WHAT = 200
 
 _data_received = HttpToolsProtocol.data_received  # super() would cost more
 
@@ -96,9 +100,27 @@ class Traffic(ServerState):
         self._served = max(self._served, begun - in_flight)  # one that begins in between makes the difference smaller
         return Load(in_flight, oldest, self._served)
 
+    def open_work(self) -> list[OpenWork]:
+        """Requests and websockets, oldest first, at most MOST_OPEN; called in the heartbeat thread. Age counts from the
+        last byte of a request, and from the handshake of a websocket."""
+        now = monotonic()
+        found: list[tuple[float, Any]] = [(http.touched, http.cycle.scope) for http in list(self.requests.values())]
+        for connection in list(self.connections):
+            if not isinstance(connection, Http):
+                found.append((getattr(connection, "touched", now), getattr(connection, "scope", {})))
+        oldest = heapq.nsmallest(MOST_OPEN, found, key=itemgetter(0))
+        return [OpenWork(_what(scope), round(now - since, 3)) for since, scope in oldest]
+
     def work(self) -> set[asyncio.Task[None]]:
         """The tasks of requests and websockets."""
         return {*self.requests, *self.tasks}
+
+
+def _what(scope: Any) -> str:
+    """Method and path. The application may have put anything into the scope since."""
+    verb = "websocket" if scope.get("type") == "websocket" else scope.get("method")
+    words = [word.partition("?")[0] for word in (verb, scope.get("path")) if isinstance(word, str)]
+    return " ".join(words).encode(errors="backslashreplace").decode()[:LONGEST_WHAT]
 
 
 def _date() -> list[Header]:
@@ -135,6 +157,8 @@ class Http(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.server_state = self.server_state.upgraded  # type: ignore[assignment]
         super().handle_websocket_upgrade()
+        websocket: Any = self.transport.get_protocol()
+        websocket.touched = self.touched
 
     def idle_since(self) -> float | None:
         """Time of the last byte in either direction; None while a request is being read or answered."""

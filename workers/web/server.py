@@ -57,7 +57,7 @@ class Server:
     async def run(self, listeners: list[socket.socket]) -> int:
         """The exit code. Raises what is wrong with the worker itself."""
         self._gates.extend(self._gate(listener) for listener in listeners)
-        self._supervision.watch(self._loop, self._traffic.load)
+        self._supervision.watch(self._loop, self._traffic.load, self._traffic.open_work)
         self._supervision.on_drain(self._hear)
         terminate = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, terminate.set)
@@ -134,6 +134,7 @@ class Server:
 
     async def _cut(self, life: asyncio.Task[int]) -> int:
         self.terminated = True
+        self._supervision.terminated()
         for gate in self._gates:
             gate.close()
         self._balance.leave()

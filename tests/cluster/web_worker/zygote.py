@@ -25,7 +25,7 @@ class Wire:
         self.load: Callable[[], Load] = Load
         self.drain: Callable[[Drain], None] = lambda order: None
 
-    def watch(self, loop: Any, load: Callable[[], Load]) -> None:
+    def watch(self, loop: Any, load: Callable[[], Load], work: Any = None) -> None:
         self.load = load
 
     def ready(self) -> None:
@@ -33,6 +33,9 @@ class Wire:
 
     def failed(self, reason: str, trace: str = "") -> None:
         self.say(failed=reason)
+
+    def terminated(self) -> None:
+        """Nobody here asks how it came to its end."""
 
     def on_serve(self, callback: Callable[[], None]) -> bool:
         return False

@@ -83,6 +83,23 @@ def test_the_keys_of_the_bus_lie_beside_the_file(read, given, found):
     assert config.bus.secret_file == found.format(base=config.base)
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("run_dir", "run_dir"),
+        ("", ""),
+        ("127.0.0.1:9400", "127.0.0.1:9400"),
+        ("[::1]:9400", "[::1]:9400"),
+        ("0.0.0.0:9400", "0.0.0.0:9400"),
+        ("unix:/run/m.sock", "unix:/run/m.sock"),
+        ("unix:m.sock", "unix:{base}/m.sock"),
+    ],
+)
+def test_metrics_are_served_where_it_is_written(read, given, found):
+    config = read(f'{WEB}[metrics]\nbind = "{given}"\n')
+    assert config.metrics.bind == found.format(base=config.base)
+
+
 def test_values_are_in_seconds_and_bytes(read):
     config = read(WEB + 'max_memory = "512MB"\nterm = "250ms"\npreload = false\n[log]\nrotate = "0"\n')
     web = config.workers["web"]
@@ -145,6 +162,12 @@ def test_variables_fill_any_value(read):
         ('[ping]\ninterval = "0s"', "ping.interval: expected a duration above 0s"),
         ('[bus]\nurl = "redis://h"', "bus.secret_file: expected the file with the keys that sign commands"),
         ('[bus]\nurl = "amqp://h"', "bus.url: expected local:, redis://"),
+        ('[metrics]\nbind = "9400"', 'metrics.bind: expected "run_dir", 127.0.0.1:9400, [::1]:9400, unix:PATH or ""'),
+        ('[metrics]\nbind = ":9400"', "metrics.bind: expected"),
+        ('[metrics]\nbind = "localhost:9400"', "metrics.bind: expected"),
+        ('[metrics]\nbind = "127.0.0.1:0"', "metrics.bind: expected"),
+        ('[metrics]\nbind = "fd:metrics"', "metrics.bind: expected"),
+        (f'[metrics]\nbind = "unix:{"x" * 120}"', "metrics.bind: expected a path of at most 107 bytes"),
         ('[store]\nurl = "mysql://h"', "store.url: expected sqlite:PATH or postgresql://"),
         ('[control]\noperators = "no-such-group-here"', "control.operators: expected a unix group of this machine"),
         ('[app]\nname = "a/b"', 'app.name: expected a name of at most 64 letters, digits, -, _ and ., found "a/b"'),

@@ -1,6 +1,7 @@
 import signal
 
 import pytest
+from msgspec.structs import replace
 
 from bkd.supervisor.cluster import Cause, Ending, Phase, Step, Worker
 from bkd.supervisor.death import CHARGED, cause
@@ -74,3 +75,11 @@ def test_what_bkd_ended_itself_ended_for_that(ending, code):
 
 def test_only_the_workers_own_faults_are_charged():
     assert {Cause.BOOT, Cause.CRASH, Cause.HUNG, Cause.OOM} == CHARGED
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_who_says_that_it_was_sent_sigterm_was_ended_from_outside(code):
+    assert cause(replace(worker(), termed=True), code, oom=False) == Cause.OUTSIDE
+    assert cause(replace(worker(), termed=True, signalled=signal.SIGTERM), 0, oom=False) == Cause.PLANNED
+    assert cause(replace(worker(ending=Cause.HUNG), termed=True), code, oom=False) == Cause.HUNG
+    assert cause(replace(worker(), termed=True), -signal.SIGSEGV, oom=False) == Cause.CRASH

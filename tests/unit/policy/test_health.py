@@ -34,11 +34,11 @@ def test_heartbeats_keep_a_worker_alive_for_ever():
     assert not drive.did(actions.Observe)
 
 
-@pytest.mark.parametrize(("lag", "behind"), [(None, 0.0), (0.0, 0.0), (0.05, 0.0), (0.06, 0.06), (7.0, 7.0)])
+@pytest.mark.parametrize(("lag", "behind"), [(0.0, 0.0), (0.05, 0.0), (0.06, 0.06), (7.0, 7.0)])
 def test_the_loops_lag_is_what_progress_is_behind(lag, behind):
     drive = Drive(web()).up()
     drive.now += 9.0
-    drive.ping("web.1", lag=lag)
+    drive.ping("web.1", lag=30.0, behind=lag)
     assert drive.worker("web.1").progress == pytest.approx(drive.now - behind)
 
 
@@ -47,7 +47,7 @@ def test_progress_never_goes_back():
     drive.later(4)
     drive.ping("web.1")
     before = drive.worker("web.1").progress
-    drive.ping("web.1", lag=100.0)
+    drive.ping("web.1", behind=100.0)
     assert drive.worker("web.1").progress == before
 
 
@@ -65,7 +65,7 @@ def test_a_loop_that_does_not_turn_is_no_progress_however_many_heartbeats_come()
     drive = Drive(web()).up()
     while not drive.did(actions.Condemn):
         drive.later(1)
-        drive.ping("web.1", lag=drive.now - START)
+        drive.ping("web.1", behind=drive.now - START)
         assert drive.now < START + 35
     assert drive.now == pytest.approx(START + 30, abs=1.1)
 
@@ -83,7 +83,7 @@ def test_a_worker_that_comes_back_is_forgotten_about():
 def test_a_heartbeat_with_a_large_lag_does_not_hide_the_trouble():
     drive = Drive(web()).up()
     drive.at(12)
-    drive.ping("web.1", lag=9.0)
+    drive.ping("web.1", behind=9.0)
     assert drive.worker("web.1").trouble is not None
 
 

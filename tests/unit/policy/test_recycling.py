@@ -1,13 +1,27 @@
 """Healthy workers that are to be replaced: limits with a spread, the successor first, few at a time, or on demand."""
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bkd.supervisor import events
-from bkd.supervisor.cluster import Phase, Pulse, Stage, Worker
-from bkd.supervisor.facts import WorkerExited, WorkerWorn
-from bkd.supervisor.recycling import SPREAD, outlived, worn
+from bkd.supervisor.cluster import Phase, Pulse, Release, Stage, Worker
+from bkd.supervisor.config.schema import (
+    AppSection,
+    BusSection,
+    Config,
+    ControlSection,
+    LogSection,
+    PingSection,
+    StoreSection,
+)
+from bkd.supervisor.facts import LimitRefused, WorkerExited, WorkerWorn
+from bkd.supervisor.memorytrend import Trend
+from bkd.supervisor.recycling import ROOM, SPREAD, least, limit_of, limit_refused, outlived, too_small, worn
+from bkd.supervisor.status import document, reason, table
 from bkd.supervisor.watch import Watch
 
 from .drive import START, Drive, kinds, python, rolling, settled, spawned, web
@@ -58,11 +72,12 @@ def test_the_successor_in_the_same_slot_has_another_limit():
     ("settings", "pulse", "why"),
     [
         ({"max_requests": 1000}, {"served": 1200}, "1200 requests served (max_requests = 1000)"),
-        ({"max_memory": 100_000_000}, {"rss": 120_000_000}, "max_memory"),
+        ({"max_memory": 100 << 20}, {"pss": 120 << 20}, "120 MB of memory (max_memory = 100 MB)"),
     ],
 )
 def test_a_heartbeat_too_many(settings, pulse, why):
     drive = settled(web(**settings))
+    drive.ping("web.1", pss=30 << 20)
     wear(drive, **pulse)
     assert why in drive.told(WorkerWorn)[0].why
     wear(drive, ["web.1"], **pulse)
@@ -70,7 +85,7 @@ def test_a_heartbeat_too_many(settings, pulse, why):
     assert len(spawned(drive.taken)) == 2
 
 
-@pytest.mark.parametrize("pulse", [{"served": 10**9}, {"rss": 10**12}])
+@pytest.mark.parametrize("pulse", [{"served": 10**9}, {"rss": 10**12}, {"pss": 10**12}])
 def test_without_limits_nobody_is_replaced(pulse):
     drive = settled(web())
     wear(drive, **pulse)
@@ -79,7 +94,7 @@ def test_without_limits_nobody_is_replaced(pulse):
 
 def test_below_its_limit_nobody_is_replaced():
     drive = settled(web(max_requests=1000, max_memory=10**8))
-    wear(drive, served=899, rss=89_000_000)
+    wear(drive, served=899, pss=89_000_000, rss=10**12)
     assert not drive.told(WorkerWorn)
 
 
@@ -97,6 +112,182 @@ def test_a_lifetime_counts_from_the_ready_on():
 def test_a_lifetime_wakes_the_master():
     drive = Drive(web(max_lifetime=1000.0)).up(watched=False)
     assert START + 900 <= drive.plan().wake <= START + 1100
+
+
+# -- memory
+
+
+def measured(drive: Drive, slot: str = "web.1", **pulse: float) -> None:
+    """A later heartbeat with another measurement."""
+    drive.now += 20.0
+    drive.ping(slot, **pulse)
+    drive.settle()
+
+
+def test_until_it_is_measured_memory_does_not_count():
+    drive = settled(web(max_memory=10))
+    wear(drive, rss=10**9)
+    assert not drive.told(WorkerWorn)
+    assert drive.worker("web.1").trend is None
+
+
+@pytest.mark.parametrize(
+    ("served", "growth"),
+    [
+        (40_000, "; it grew from 80 MB, 9.5 KB a request over 39,990 requests"),
+        (109, "; it grew from 80 MB in 30 s"),
+    ],
+)
+def test_it_is_said_how_a_worker_came_to_its_size(served, growth):
+    drive = settled(web(max_memory=400 << 20))
+    drive.ping("web.1", pss=80 << 20, served=10)
+    measured(drive, pss=450 << 20, served=served)
+    assert drive.told(WorkerWorn)[0].why == "450 MB of memory (max_memory = 400 MB)" + growth
+
+
+def test_a_heartbeat_that_comes_before_its_worker_counts_as_ready_is_none_of_a_fresh_one():
+    """Heartbeats are taken up at once, everything else in the next turn."""
+    drive = Drive(web(max_memory=100 << 20))
+    drive.load()
+    drive.ping("web.1", pss=120 << 20)
+    drive.ready("web.1")
+    assert drive.group().release.fresh == 0
+    drive.ping("web.1", pss=80 << 20)
+    assert drive.group().release.fresh == 80 << 20
+    assert not drive.told(WorkerWorn)
+
+
+def test_who_was_not_measured_when_fresh_is_recycled_without_a_word_on_growth():
+    drive = settled(web(max_memory=400 << 20))
+    drive.now += 30.0
+    drive.ping("web.1", pss=80 << 20)
+    measured(drive, pss=450 << 20, served=10_000)
+    assert drive.told(WorkerWorn)[0].why == "450 MB of memory (max_memory = 400 MB)"
+    assert drive.group().release.fresh == 0
+
+
+def test_a_limit_below_the_fresh_size_is_refused_once_and_nobody_is_recycled():
+    drive = settled(web(count=3, max_memory=50 << 20))
+    for slot in drive.slot_names():
+        drive.ping(slot, pss=62 << 20)
+        measured(drive, slot, pss=200 << 20, served=10_000)
+    assert not drive.told(WorkerWorn)
+    assert drive.releases() == [(1,)] * 3
+    (refused,) = drive.told(LimitRefused)
+    text = "max_memory = 50 MB is not applied: a fresh worker of release 1 has 62 MB; at least 75 MB makes sense"
+    assert refused.describe() == f"web: {text}"
+    assert reason(drive.group(), drive.now) == text
+
+
+def shown(drive: Drive) -> dict[str, Any]:
+    """The cluster's status."""
+    config = Config(
+        "", "", AppSection(), ControlSection(), PingSection(), LogSection(), BusSection(), StoreSection(), {}
+    )
+    status = document(drive.cluster, config, began=0.0, keeper=1, dropped=lambda _worker: 0)
+    return {**status, "bus": {"url": "local:"}}
+
+
+def test_the_status_says_how_memory_grows_and_when_it_will_be_too_much():
+    drive = settled(web(max_memory=400 << 20))
+    drive.ping("web.1", rss=90 << 20)
+    before = shown(drive)
+    drive.ping("web.1", rss=90 << 20, pss=80 << 20)
+    measured(drive, rss=200 << 20, pss=100 << 20, served=1000, late=3)
+    row = shown(drive)["groups"][0]["workers"][0]
+    assert (row["rss"], row["pss"], row["late"], row["served"]) == (200 << 20, 100 << 20, 3, 1000)
+    assert row["growth_per_request"] == pytest.approx((20 << 20) / 1000, abs=0.1)
+    limit = limit_of(drive.group(), drive.worker("web.1"))
+    assert row["limit_in"] == pytest.approx((limit - (100 << 20)) / (1 << 20), abs=0.01)
+    assert re.search(r" 100MB limit in [45]m\S* ", table(shown(drive)))
+    assert " 90MB " in table(before)
+    row = before["groups"][0]["workers"][0]
+    assert [row[name] for name in ("pss", "growth_per_request", "limit_in", "late")] == [None, None, None, 0]
+
+
+def test_who_will_take_more_than_an_hour_is_not_told_of():
+    drive = settled(web(max_memory=4 << 30))
+    drive.ping("web.1", pss=80 << 20)
+    measured(drive, pss=81 << 20)
+    assert shown(drive)["groups"][0]["workers"][0]["limit_in"] > 3600
+    assert "limit in" not in table(shown(drive))
+
+
+def test_other_limits_count_when_one_is_refused():
+    drive = settled(web(max_memory=50 << 20, max_requests=100))
+    drive.ping("web.1", pss=62 << 20)
+    measured(drive, pss=62 << 20, served=200)
+    assert "max_requests" in drive.told(WorkerWorn)[0].why
+
+
+@given(st.integers(1, 1 << 40), st.integers(0, 10**6))
+def test_a_limit_that_makes_sense_leaves_every_fresh_worker_alone(fresh, number):
+    release = Release(1, web(), fresh=fresh)
+    limit = least(release)
+    assert ROOM * fresh <= limit <= 1.1 * ROOM * fresh + 1
+    assert not too_small(limit, release)
+    assert too_small(int(ROOM * fresh / 1.01), release) or fresh < 100
+    assert limit_of(group(max_memory=limit), Worker(number, "web.1", 1, 0.0, trend=Trend())) > fresh or fresh < 100
+
+
+def limited(drive: Drive, limit: int) -> None:
+    """The configuration has another `max_memory`."""
+    drive.happen(events.Reconfigured({"web": web(max_memory=limit)}, drive.cluster.ping, {}))
+
+
+def test_a_refused_limit_is_judged_again_when_another_one_is_set():
+    drive = settled(web(max_memory=50 << 20))
+    drive.ping("web.1", pss=62 << 20)
+    limited(drive, 60 << 20)
+    assert [fact.limit >> 20 for fact in drive.told(LimitRefused)] == [50, 60]
+    limited(drive, 80 << 20)
+    assert reason(drive.group(), drive.now) == ""
+    measured(drive, pss=90 << 20)
+    assert drive.told(WorkerWorn)
+    assert len(drive.told(LimitRefused)) == 2
+
+
+def test_a_change_of_something_else_says_nothing_again():
+    drive = settled(web(max_memory=50 << 20))
+    drive.ping("web.1", pss=62 << 20)
+    drive.happen(events.Reconfigured({"web": web(max_memory=50 << 20, term=1.0)}, drive.cluster.ping, {}))
+    assert len(drive.told(LimitRefused)) == 1
+    assert limit_refused(drive.group(), 1)
+
+
+def test_a_refused_limit_is_judged_again_for_a_new_release():
+    """The new one is small enough."""
+    drive = settled(web(max_memory=50 << 20, min_ready=0.0))
+    drive.ping("web.1", pss=62 << 20)
+    drive.asks()
+    drive.goes_well()
+    drive.ping("web.1", pss=30 << 20)
+    assert reason(drive.group(), drive.now) == ""
+    measured(drive, pss=60 << 20)
+    assert "it grew from 30 MB" in drive.told(WorkerWorn)[0].why
+
+
+def test_the_fattest_goes_first():
+    drive = settled(web(count=4, max_memory=100 << 20))
+    for slot in drive.slot_names():
+        drive.ping(slot, pss=30 << 20)
+    sizes = {"web.1": 120, "web.2": 150, "web.3": 30, "web.4": 200}
+    drive.now += 20.0
+    for slot, size in sizes.items():
+        drive.ping(slot, pss=size << 20)
+    drive.settle()
+    for _ in range(40):
+        drive.goes_on()
+    starts = [slot for slot, _ in spawned(drive.taken)]
+    assert starts[4:] == ["web.4", "web.2", "web.1"]
+
+
+def test_who_is_down_comes_before_the_fattest():
+    drive = settled(web(count=4, max_memory=100 << 20))
+    drive.ping("web.1", pss=30 << 20)
+    drive.now += 20.0
+    drive.ping("web.1", pss=300 << 20)
+    assert spawned(drive.dies("web.3", 1)) == [("web.3", 1), ("web.1", 1)]
 
 
 # -- one after the other

@@ -176,6 +176,7 @@ def every_event(cluster: Cluster) -> list[events.Event]:
         events.SpawnFailed(1, "no"),
         events.BecameReady(1),
         events.BootFailed(1, "no"),
+        events.Terminated(1),
         events.Pinged(1, 0.2, 3, 0.1, 100, 1.0),
         events.Observed(1, Look("R", 0.5).at(START)),
         events.Gathered(1),

@@ -1,0 +1,167 @@
+"""Which frame of a stack is to blame: the innermost of the application's own code, else of the libraries it uses. Pure.
+
+Frames are innermost first. A file is the application's when it lies below its folder and not among installed packages;
+`library` names the package of all others.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from ..ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
+
+LONGEST_TEXT = 160
+
+_INSTALLED = re.compile(r"(?:^|/)(?:site|dist)-packages/(?P<name>[^/]+)")
+_STANDARD = re.compile(r"(?:^|/)lib(?:32|64)?/(?:python3[^/]*|pypy3[^/]*)/(?P<name>[^/]+)")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_FOLDERS = [os.path.join(os.path.dirname(_HERE), name, "") for name in ("supervisor", "ipc", "workers")]
+_OURS = tuple({*_FOLDERS, *(os.path.join(os.path.realpath(folder), "") for folder in _FOLDERS)})
+_PLUMBING = frozenset({"asyncio", "uvicorn", "uvloop", "a2wsgi", "starlette", "bkd"}) | sys.stdlib_module_names
+_LOOPS = frozenset({"asyncio", "bkd", "selectors", "uvicorn", "uvloop"})
+_WAITS = frozenset({"http", "multiprocessing", "queue", "selectors", "socket", "ssl", "threading"})
+_POOLS = frozenset({"a2wsgi", "anyio", "concurrent"})
+_ENTRY, _REQUEST, _RECEIVE = "<string>", "run_asgi", "receive"
+
+
+def culprit(frames: list[Frame], cwd: str) -> Frame | None:
+    """The frame to blame; None without any frame."""
+    own = (frame for frame in frames if is_own(frame, cwd))
+    others = (frame for frame in frames if not _is_plumbing(frame, cwd))
+    return next(own, None) or next(others, None) or next(iter(frames), None)
+
+
+def of_stacks(stacks: Stacks, cwd: str) -> Frame | None:
+    """The frame to blame for a process that makes no progress, None when nobody is.
+
+    A main thread that waits in its event loop is innocent: then it is a thread that works for it, else a task, else
+    another thread; those that are in the application's code at this moment, or in a lock or a socket, go before others.
+    """
+    main = _main(stacks)
+    if main is not None and not rests(stacks, cwd):
+        return culprit(main.frames, cwd)
+    threads = [thread for thread in stacks.threads if thread is not main and thread.frames]
+    threads.sort(key=lambda thread: _suspicion(thread, cwd), reverse=True)
+    pooled = [thread for thread in threads if _is_pooled(thread, cwd)]
+    tasks = [task for task in stacks.tasks if task.frames and not lives_on(task)]
+    requests = [task for task in tasks if any(frame.function == _REQUEST for frame in task.frames)]
+    working: list[ThreadStack | TaskStack] = [*pooled, *requests]
+    own = (stack for stack in [*working, *tasks, *threads] if any(is_own(frame, cwd) for frame in stack.frames))
+    foreign = (stack for stack in working if any(not _is_plumbing(frame, cwd) for frame in stack.frames))
+    blamed = next(own, None) or next(foreign, None) or (threads[0] if main is None and threads else None)
+    return culprit(blamed.frames, cwd) if blamed is not None else None
+
+
+def rests(stacks: Stacks, cwd: str) -> bool:
+    """Whether the main thread waits in its event loop."""
+    main = _main(stacks)
+    return main is not None and library(main.frames[0].file, cwd) in _LOOPS and not is_own(main.frames[0], cwd)
+
+
+def lives_on(task: TaskStack) -> bool:
+    """Whether it is the lifespan of an application that has started: it waits for the server's next message."""
+    return any("/lifespan" in frame.file and frame.function == _RECEIVE for frame in task.frames)
+
+
+def with_text(frames: list[Frame], read: Callable[[str, int], str]) -> list[Frame]:
+    """The frames with their lines of source; `read` gives the line of a file, "" when there is none."""
+    return [
+        replace(frame, text=read(frame.file, frame.line)) if not frame.text and _is_file(frame) else frame
+        for frame in frames
+    ]
+
+
+def shown(frame: Frame, cwd: str) -> str:
+    """`app.py:31 in block: time.sleep(600)`."""
+    text = frame.text.strip()
+    text = text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+    return called(frame, cwd) + (f": {text}" if text else "")
+
+
+def called(frame: Frame, cwd: str) -> str:
+    """`app.py:31 in block`."""
+    return f"{place(frame, cwd)} in {frame.function}" if frame.function else place(frame, cwd)
+
+
+def place(frame: Frame, cwd: str) -> str:
+    """`app.py:31`: below `cwd` the path from there, of an installed package the path from its root."""
+    if not frame.line:
+        return frame.file
+    return f"{_path(frame.file, cwd)}:{frame.line}"
+
+
+def is_own(frame: Frame, cwd: str) -> bool:
+    """Whether it is the application's own code; without `cwd`: whether it is no library's."""
+    return _is_file(frame) and not library(frame.file, cwd) and (not cwd or _below(frame.file, cwd) is not None)
+
+
+def library(file: str, cwd: str) -> str:
+    """The package that a file belongs to, such as `uvicorn`, "" when it is none that is installed.
+
+    A relative name is taken to be one of `cwd`, unless it is of compiled code, which says where it was built.
+    """
+    if file == _ENTRY:
+        return "bkd"
+    if file.startswith("<"):
+        return file.strip("<>").removeprefix("frozen ").partition(".")[0].partition(" ")[0]
+    if file.endswith((".pyx", ".pxd", ".pxi")) and not os.path.isabs(file):
+        return _name(file.partition("/")[0])
+    if os.path.normpath(file).startswith(_OURS):
+        return "bkd"
+    inside = _below(file, cwd)
+    looked = inside if inside is not None and _is_installed(f"{cwd}/") else os.path.normpath(file)
+    match = _INSTALLED.search(looked) or _STANDARD.search(looked)
+    return _name(match["name"]) if match else ""
+
+
+def _is_installed(path: str) -> bool:
+    return bool(_INSTALLED.search(f"{path}x") or _STANDARD.search(f"{path}x"))
+
+
+def _name(part: str) -> str:
+    return part.partition(".")[0]
+
+
+def _is_file(frame: Frame) -> bool:
+    return bool(frame.file) and not frame.file.startswith("<") and frame.line > 0
+
+
+def _path(file: str, cwd: str) -> str:
+    """As short as it may be without doubt about which file it is."""
+    folder = next((folder for folder in _OURS if os.path.normpath(file).startswith(folder)), "")
+    if folder:
+        return f"bkd/{os.path.relpath(file, os.path.dirname(os.path.dirname(folder)))}"
+    if library(file, cwd):
+        match = _INSTALLED.search(file) or _STANDARD.search(file)
+        return file[match.start("name") :] if match else file
+    return _below(file, cwd) or file
+
+
+def _below(file: str, cwd: str) -> str | None:
+    """The path from `cwd`, None when it is not below it."""
+    path = os.path.normpath(file)
+    if not os.path.isabs(path):
+        return None if path.startswith("..") or file.startswith("<") else path
+    folder = os.path.join(os.path.normpath(cwd), "") if cwd else ""
+    return path.removeprefix(folder) if folder and path.startswith(folder) else None
+
+
+def _is_plumbing(frame: Frame, cwd: str) -> bool:
+    return library(frame.file, cwd) in _PLUMBING
+
+
+def _main(stacks: Stacks) -> ThreadStack | None:
+    return next((thread for thread in stacks.threads if thread.main and thread.frames), None)
+
+
+def _is_pooled(thread: ThreadStack, cwd: str) -> bool:
+    """Whether the loop, or a server of WSGI, gives it its work."""
+    return any(library(frame.file, cwd) in _POOLS for frame in thread.frames)
+
+
+def _suspicion(thread: ThreadStack, cwd: str) -> bool:
+    innermost = thread.frames[0]
+    return is_own(innermost, cwd) or library(innermost.file, cwd) in _WAITS

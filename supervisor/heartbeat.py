@@ -1,0 +1,34 @@
+"""What a heartbeat changes: pulse, progress of the main loop, trend of the memory, and who is worn. Pure."""
+
+from msgspec.structs import replace
+
+from . import events, recycling
+from .cluster import Cluster, Pulse
+from .facts import WorkerWorn
+from .rows import find, told, with_worker
+
+SLEEPY = 0.05
+
+
+def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
+    """The cluster after a heartbeat."""
+    place = find(cluster, event.worker)
+    if place is None:
+        return cluster
+    worker, before = place.worker, place.worker.pulse
+    load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
+    used = event.rss, event.cpu, round(load, 3), event.served, event.pss, event.late
+    pulse = Pulse(now, event.lag, event.in_flight, event.oldest, *used)
+    behind = event.behind if event.behind > SLEEPY else 0.0
+    progress = max(worker.progress, now - behind)
+    trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
+    trend = recycling.measured(worker, pulse)
+    if trend is not None and worker.trend is None and trend.fresh:
+        cluster = recycling.judged(cluster, place.group, worker.release, trend.fresh)
+        place = place._replace(group=cluster.groups[place.group.name])
+    worker = replace(worker, pulse=pulse, progress=progress, trouble=trouble, trend=trend)
+    why = "" if worker.stale or worker.ending is not None else recycling.worn(place.group, worker, pulse)
+    if not why:
+        return with_worker(cluster, place, worker)
+    cluster = with_worker(cluster, place, replace(worker, stale=why))
+    return told(cluster, WorkerWorn(slot=worker.slot, pid=worker.pid, why=why))

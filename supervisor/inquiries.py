@@ -1,0 +1,119 @@
+"""Commands of `bkd` that only ask: why, dump, top, doctor."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..ipc.errors import BkdError
+from .asking import ask, say, show
+from .client import Client, NotRunning, find_socket, run_dir
+
+WHY_LIMIT = 5.0  # seconds after which a master that does not answer is done without
+Located = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def register(cli: click.Group, located: Located) -> None:
+    """Add them to the command line; `located` are the options of every command that talks to a cluster."""
+
+    @cli.command()
+    @click.option("--once", is_flag=True, help="One picture, without a terminal.")
+    @located
+    def top(once: bool, config: str | None, sock: str | None) -> int:
+        """A live view of groups and workers; ? shows the keys."""
+        from .top.app import run
+
+        return run(find_socket(config, sock), once=once)
+
+    @cli.command()
+    @click.argument("name")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    @located
+    def dump(name: str, as_json: bool, config: str | None, sock: str | None) -> int:
+        """What a live worker is doing: every thread, every task, every open request.
+
+        A worker that does not answer gets a signal, which cuts a sleep in C short.
+        """
+        return ask("dump", {"name": name, **_screen()}, config=config, sock=sock, render="json" if as_json else "text")
+
+    @cli.command()
+    @click.argument("name")
+    @click.option("--all", "full", is_flag=True, help="The older ones in full, too.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    @located
+    def why(name: str, full: bool, as_json: bool, config: str | None, sock: str | None) -> int:
+        """How the last processes of a slot or group ended, with the evidence; the newest first.
+
+        NAME.zygote tells of imports that failed. Works without a running cluster, too.
+        """
+        arguments = {"name": name, "all": full, **_screen()}
+        render = "json" if as_json else "text"
+        told: list[tuple[str, str]] = []
+        try:
+            client = Client(find_socket(config, sock))
+            code, out, err = client.run(
+                "why", arguments, render=render, progress=lambda *pieces: told.append(pieces), limit=WHY_LIMIT
+            )
+        except BkdError as error:
+            return _without_master(error, arguments, render, config, sock)
+        show("".join(piece for piece, _ in told) + out, "".join(piece for _, piece in told) + err)
+        return code
+
+    _register_doctor(cli)
+
+
+def _screen() -> dict[str, Any]:
+    """How wide the terminal is and whether it takes colours."""
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
+    return {"width": shutil.get_terminal_size().columns, "colours": coloured}
+
+
+def _without_master(
+    error: BkdError, arguments: dict[str, Any], render: str, config: str | None, sock: str | None
+) -> int:
+    """The reports lie on the disk as well, for those who may read them."""
+    from pathlib import Path
+
+    from .casebook import Casebook
+    from .witness import answer
+
+    try:
+        folder = Path(run_dir(config, sock), "why")
+        reports = Casebook(folder).read(arguments["name"]) if os.access(folder, os.R_OK) else []
+    except BkdError:
+        return say(error)
+    if not reports:
+        return say(error)
+    if isinstance(error, NotRunning):
+        sys.stderr.write("bkd: the cluster is not running; this is what it left behind\n")
+    else:
+        sys.stderr.write(f"bkd: {error}; this is from its files\n")
+    show(answer(reports, arguments, render), "")
+    return 0
+
+
+def _register_doctor(cli: click.Group) -> None:
+    @cli.group(invoke_without_command=True)
+    @click.option("-c", "--config", metavar="FILE", help="The configuration, if there is one (default: ./bkd.toml).")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    @click.pass_context
+    def doctor(context: click.Context, config: str | None, as_json: bool) -> int | None:
+        """What this kernel and container allow, and what bkd does without it."""
+        if context.invoked_subcommand is not None:
+            return None
+        from .doctor.examine import run
+
+        return run(config or os.environ.get("BKD_CONFIG"), as_json)
+
+    @doctor.command("fork-safety")
+    @click.argument("app")
+    @click.option("-c", "--config", metavar="FILE", help="The configuration, if there is one (default: ./bkd.toml).")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    def fork_safety(app: str, config: str | None, as_json: bool) -> int:
+        """Import APP (MODULE:NAME, or a group) in a throw-away process and say whether it may be forked."""
+        from .doctor.forksafety import run
+
+        return run(app, config or os.environ.get("BKD_CONFIG"), as_json)

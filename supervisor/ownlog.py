@@ -1,0 +1,28 @@
+"""Where the master's own lines go: to the terminal, or in the background into a file."""
+
+import os
+import sys
+from typing import TextIO
+
+from loguru import logger
+
+from . import banner
+from .config.schema import Config
+from .setup import Options
+from .terminal import Terminal
+
+
+def begin(options: Options, config: Config, run_dir: str) -> None:
+    """From now on."""
+    logger.remove()
+    to = private_log(f"{run_dir}/log/bkd.log") if options.daemon else Terminal()
+    colours = not options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    as_json = config.log.format == "json"
+    form = banner.log_format(colours)
+    logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
+
+
+def private_log(path: str) -> TextIO:
+    """The file, made for the owner and the group only."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return os.fdopen(descriptor, "a", buffering=1)

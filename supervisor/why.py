@@ -1,0 +1,342 @@
+"""What `bkd why` and `bkd dump` print: reports and evidence as text, and as documents. Pure but for the local time.
+
+What is needed first stands first. Of stacks the application's own frames are marked with `>`, runs of library frames
+are folded; tracebacks are never cut. Nothing that a process has said gets power over the terminal.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from ..ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
+from .cluster import Cause
+from .config.units import format_size
+from .culprit import called, is_own, library, lives_on, rests, shown
+from .endwords import blamed, headline, how
+from .evidence import Evidence, KernelThread, LateSample, Report, Sample
+from .fact import span
+from .kernelview import state_words
+from .page import LABEL, Page
+
+MOST_TASKS, MOST_THREADS, MOST_KERNEL_THREADS, MOST_NAMED, MOST_LINES = 10, 10, 6, 3, 20
+LONGEST_LINE, MOST_ALIKE = 500, 3
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.(?:[0-9]{1,6}|zygote))?")
+_PLANNED = frozenset({Cause.PLANNED, Cause.FINISHED})
+_IDLE = frozenset({"a2wsgi", "anyio", "asyncio", "bkd", "concurrent", "queue", "selectors", "threading", "uvloop"})
+_TOLD_BY = {"worker": "", "signal": ", written by faulthandler"}
+
+
+def is_name(name: str) -> bool:
+    """Whether it can be a group, a slot or the zygote of a group."""
+    return _NAME.fullmatch(name) is not None
+
+
+def text(reports: list[Report], name: str, now: float, *, width: int, colours: bool = False, full: bool = False) -> str:
+    """The newest report (the first one), and the newest of an end that was not planned; the others as a line each, or
+    with `full` as a whole. Without any it says so. `now`: seconds since 1970."""
+    page = Page(width, colours)
+    if not reports:
+        page.line(f"{name} has not ended yet: nothing to explain")
+    unplanned = (number for number, report in enumerate(reports) if report.cause not in _PLANNED)
+    chosen = {*range(len(reports))} if full else {0, next(unplanned, 0)}
+    for number, report in enumerate(reports):
+        if number in chosen:
+            if number:
+                page.rule()
+            _report(page, report, now)
+    others = [report for number, report in enumerate(reports) if number not in chosen]
+    if others:
+        page.title("before that" if len(chosen) == 1 else "the others")
+    for report in others:
+        page.entry(_summary(report, name))
+    return page.text()
+
+
+def dump_text(evidence: Evidence, name: str, pid: int, cwd: str, *, width: int, colours: bool = False) -> str:
+    """The same blocks of a process that lives."""
+    page = Page(width, colours)
+    took = f" in {span(evidence.took)}" if evidence.took else ""
+    page.line(f"{name} (pid {pid}) at {_clock(evidence.at)}, looked at{took}", style="bold")
+    _evidence(page, evidence, evidence.culprit, cwd, most_tasks=len(evidence.stacks.tasks) if evidence.stacks else 0)
+    _printed(page, evidence.lines)
+    return page.text()
+
+
+def document(name: str, reports: list[Report]) -> dict[str, Any]:
+    """What `--json` prints: the reports with all their fields, `headline` and `how` in words."""
+    return {
+        "name": name,
+        "reports": [
+            {"headline": headline(report), "how": how(report.code, report.signal) if report.ended else None}
+            | whole(report)
+            for report in reports
+        ],
+    }
+
+
+def whole(value: Any) -> Any:
+    """A struct as plain data, fields that have their default value included."""
+    if isinstance(value, msgspec.Struct):
+        return {field: whole(getattr(value, field)) for field in value.__struct_fields__}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _report(page: Page, report: Report, now: float) -> None:
+    _headline(page, report)
+    page.line()
+    page.row("when", f"{_clock(report.at)}, {span(max(0.0, now - report.at))} ago")
+    page.row("process", _process(report))
+    page.row("ended", how(report.code, report.signal) if report.ended else "not yet, it is being ended")
+    page.row("by", report.sender)
+    for hint in report.hints:
+        page.row("hint", hint)
+    page.row("then", report.decision)
+    _trace(page, report.trace)
+    frame = blamed(report)
+    if report.evidence is not None:
+        told = frame is not None and shown(frame, report.cwd) in headline(report)
+        _evidence(page, report.evidence, None if told else frame, report.cwd, most_tasks=MOST_TASKS)
+    _printed(page, report.lines or (report.evidence.lines if report.evidence is not None else []), report.trace)
+
+
+def _trace(page: Page, trace: str) -> None:
+    """Of faulthandler's stacks the one of the thread that died comes first. A line that repeats is counted."""
+    if not trace:
+        return
+    page.title("traceback" if "Traceback" in trace else "what it wrote at its end")
+    blocks = sorted(trace.rstrip().split("\n\n"), key=lambda block: block.startswith("Thread 0x"))
+    lines = "\n\n".join(blocks).splitlines()
+    for line, same in groupby(lines):
+        times = len([*same])
+        page.line(f"  {line}")
+        for _ in range(times - 1 if times <= MOST_ALIKE else 0):
+            page.line(f"  {line}")
+        if times > MOST_ALIKE:
+            page.line(f"    … the same line {times - 1} times more", style="dim")
+
+
+def _headline(page: Page, report: Report) -> None:
+    """In two lines where it is too long for one: what happened, and where."""
+    frame = blamed(report)
+    what, at, where = f"{report.slot}: {headline(report)}".partition(
+        f" at {shown(frame, report.cwd)}" if frame else "\0"
+    )
+    page.headline(what, f"{at}{where}")
+
+
+def _process(report: Report) -> str:
+    size = report.pss or report.rss
+    facts = [
+        f"pid {report.pid}" if report.pid else "",
+        f"release {report.release}",
+        f"up {span(report.uptime)}" if report.uptime else "",
+        _number(report.served, "request") if report.kind == "web" and report.cause != Cause.BOOT else "",
+        f"{format_size(size, rough=True)} of memory" if size else "",
+    ]
+    return ", ".join(filter(None, facts))
+
+
+def _summary(report: Report, name: str) -> str:
+    """One line for an older report."""
+    slot = f"{report.slot}  " if report.slot != name else ""
+    pid = f"pid {report.pid}  " if report.pid else ""
+    return f"{_clock(report.at, '%m-%d %H:%M')}  {slot}{pid}release {report.release}  {headline(report)}"
+
+
+def _evidence(page: Page, evidence: Evidence, frame: Frame | None, cwd: str, *, most_tasks: int) -> None:
+    stacks = evidence.stacks
+    idle = evidence.culprit is None and stacks is not None and rests(stacks, cwd)
+    if frame is not None or idle or evidence.silence:
+        page.line()
+    if frame is not None:
+        page.item(f"  {'at':{LABEL}}", called(frame, cwd), frame.text.strip())
+    page.row("idle", "its main thread waits in its event loop" if idle else "")
+    page.row("stacks" if stacks is not None else "no stacks", evidence.silence)
+    if stacks is not None:
+        _threads(page, stacks, cwd, _TOLD_BY.get(evidence.source, ""))
+        _tasks(page, stacks, cwd, most_tasks)
+        _open(page, stacks)
+    page.title("the process as the kernel sees it")
+    for label, said in [*_kernel(evidence), *_trend(evidence.trend)]:
+        page.row(label, said)
+    _late(page, evidence.late, evidence.lates, cwd)
+
+
+def _threads(page: Page, stacks: Stacks, cwd: str, by: str) -> None:
+    """The main thread, those that do something, and the names of those that wait for work."""
+    threads = sorted(stacks.threads, key=lambda thread: not thread.main)
+    idle = [thread for thread in threads if not thread.main and _is_idle(thread, cwd)]
+    busy = [thread for thread in threads if thread not in idle]
+    for thread in busy[:MOST_THREADS]:
+        page.title(_thread_name(thread) + (f"{by}, innermost call first" if thread is busy[0] else ""))
+        _frames(page, thread.frames, cwd, whole=thread.main and rests(stacks, cwd))
+    left = len(busy[MOST_THREADS:]) + stacks.threads_left_out
+    if idle or left:
+        page.title("other threads")
+    if idle:
+        page.row(
+            "idle", _some([thread.name or (f"thread {thread.tid}" if thread.tid else "a thread") for thread in idle])
+        )
+    page.row("left out", f"{left} more" if left else "")
+
+
+def _thread_name(thread: ThreadStack) -> str:
+    name = f" {thread.name}" if thread.name and not (thread.main and thread.name == "MainThread") else ""
+    return "main thread" if thread.main else f"thread{name or f' {thread.tid}' * bool(thread.tid)}"
+
+
+def _tasks(page: Page, stacks: Stacks, cwd: str, most: int) -> None:
+    """Those that have the application's own code in them, but not the one that the main thread runs; of the others how
+    many there are."""
+    waiting = [task for task in stacks.tasks if not _runs(task, stacks)]
+    own = [task for task in waiting if any(is_own(frame, cwd) for frame in task.frames) and not lives_on(task)]
+    if waiting or stacks.tasks_left_out:
+        number = _number(len(waiting) + stacks.tasks_left_out, "asyncio task")
+        page.title(
+            f"{number} waiting, " + ("innermost await first" if own else "none of them in the application's code")
+        )
+    for task in own[:most]:
+        page.cut(task.name + (f" waits for {task.waits}" if task.waits else ""), indent=2)
+        _frames(page, task.frames, cwd, indent=4)
+    others = [task for task in waiting if task not in own]
+    libraries = dict.fromkeys(library(task.frames[-1].file, cwd) or "others" for task in others if task.frames)
+    left = len(own[most:]) + stacks.tasks_left_out
+    if left:
+        page.cut(f"… {left} more", indent=2, style="dim")
+    if others:
+        by = f" of {_some(libraries)}" if libraries else ""
+        page.cut(f"… {_number(len(others), 'task')}{by}", indent=2, style="dim")
+
+
+def _runs(task: TaskStack, stacks: Stacks) -> bool:
+    """Whether it is what the main thread is doing."""
+    main = next((thread.frames for thread in stacks.threads if thread.main), [])
+    return bool(task.frames) and not task.waits and all(frame in main for frame in task.frames)
+
+
+def _open(page: Page, stacks: Stacks) -> None:
+    if stacks.work:
+        page.title(_number(len(stacks.work), "open request"))
+    for work in stacks.work:
+        page.cut(f"{span(work.age):>8}  {work.what}", indent=2)
+
+
+def _frames(page: Page, frames: list[Frame], cwd: str, *, indent: int = 0, whole: bool = False) -> None:
+    """The innermost is shown unless all of it is to be folded, and so is a single frame of a library between others."""
+    margin = " " * indent
+    for run in _folds(frames, cwd, whole=whole):
+        if isinstance(run, Frame):
+            mark = ">" if is_own(run, cwd) else " "
+            page.item(f"{margin}{mark} ", called(run, cwd), run.text.strip())
+        else:
+            names = _some(dict.fromkeys(library(frame.file, cwd) or "others" for frame in run))
+            page.cut(f"… {len(run)} frames of {names}", indent=indent + 2, style="dim")
+
+
+def _folds(frames: list[Frame], cwd: str, *, whole: bool) -> Iterator[Frame | list[Frame]]:
+    foreign: list[Frame] = []
+    for number, frame in enumerate(frames):
+        if (number or whole) and not is_own(frame, cwd) and frame.line:
+            foreign.append(frame)
+            continue
+        yield from _folded(foreign)
+        foreign = []
+        yield frame
+    yield from _folded(foreign)
+
+
+def _folded(run: list[Frame]) -> Iterator[Frame | list[Frame]]:
+    if run:
+        yield run if len(run) > 1 else run[0]
+
+
+def _is_idle(thread: ThreadStack, cwd: str) -> bool:
+    """Whether it waits for work: it is in nothing but the machinery that hands work out."""
+    return all(library(frame.file, cwd) in _IDLE and not is_own(frame, cwd) for frame in thread.frames)
+
+
+def _kernel(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """The main thread, then the others, those of which the same is to be said together."""
+    if not evidence.kernel:
+        yield "state", _state(evidence.state)
+        return
+    main, *others = evidence.kernel
+    yield "main", _thread_state(main)
+    alike: dict[str, list[str]] = {}
+    for thread in others:
+        alike.setdefault(_thread_state(thread), []).append(thread.name or str(thread.tid))
+    for said, names in [*alike.items()][:MOST_KERNEL_THREADS]:
+        yield "thread" if len(names) == 1 else f"{len(names)} threads", f"{_some(dict.fromkeys(names))}: {said}"
+
+
+def _thread_state(thread: KernelThread) -> str:
+    function = thread.wchan.partition(".")[0]  # compilers add to names: poll_schedule_timeout.constprop.0
+    wchan = f"wchan {function}" if function else ""
+    return "; ".join(filter(None, [_state(thread.state), thread.call, wchan]))
+
+
+def _state(letter: str) -> str:
+    return f"state {letter}, {state_words(letter)}" if letter else ""
+
+
+def _trend(trend: list[Sample]) -> Iterator[tuple[str, str]]:
+    """The last minute from its begin to its end."""
+    if not trend:
+        return
+    first, last = trend[0], trend[-1]
+    over = f" in {span(first.age - last.age)}" if len(trend) > 1 else ""
+    heard = f"; last heard {span(last.age)} before" if last.age > 1 else ""
+    sizes = [(name, getattr(first, name), getattr(last, name)) for name in ("rss", "pss")]
+    known = [f"{name} {_change(_size(old), _size(new))}" for name, old, new in sizes if new]
+    yield "memory", ", ".join(known) + over if known else ""
+    yield "cpu", f"{_change(f'{100 * first.cpu:.0f} %', f'{100 * last.cpu:.0f} %')} of one CPU{over}{heard}"
+    lags = [sample.lag for sample in trend if sample.lag is not None]
+    busiest = max(sample.in_flight for sample in trend)
+    lag = f"loop at most {span(max(lags))} late" if lags else ""
+    yield "load", ", ".join(filter(None, [f"at most {_number(busiest, 'request')} in flight" if busiest else "", lag]))
+
+
+def _change(old: str, new: str) -> str:
+    return new if old == new else f"{old} → {new}"
+
+
+def _size(size: int) -> str:
+    return format_size(size, rough=True)
+
+
+def _late(page: Page, late: LateSample | None, lates: int, cwd: str) -> None:
+    if late is None:
+        return
+    times = f", late {lates} times in all" if lates > 1 else ""
+    page.title(f"its loop was {span(late.seconds)} late {span(late.age)} before{times}")
+    _frames(page, late.frames, cwd)
+
+
+def _printed(page: Page, lines: list[str], trace: str = "") -> None:
+    """The last lines it printed, unless they have been shown as the traceback."""
+    told = {line.strip() for line in trace.splitlines()}
+    fresh = [line for line in lines if line.strip() not in told or not line.strip()][-MOST_LINES:]
+    if any(line.strip() for line in fresh):
+        page.title("the last it printed")
+        for line in fresh:
+            page.line(f"  {line[:LONGEST_LINE]}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    listed = [*names]
+    more = len(listed) - MOST_NAMED
+    return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _clock(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return time.strftime(form, time.localtime(at))
