@@ -19,12 +19,12 @@ from .deploys import Deploys
 from .desk import USAGE, Desk, Request, UsageError
 from .fact import Fact
 from .facts import CommandGiven
+from .forensics.witness import Witness
 from .reconcile import exit_code
 from .reloads import Reloads
 from .roles import Role
 from .shells import Shells
 from .tasks import Tasks
-from .witness import Witness
 
 MOST_WORKERS = 10_000
 SIGN_OF_LIFE = 5.0
@@ -208,6 +208,7 @@ class Commands:
             raise BkdError(f"{request.name()} has no process now")
         for worker in workers:
             self.master.turns.post(events.Signalled(worker.id, number))
+            self.master.turns.now()
             self.master.effects.send_signal(worker.id, number, request.issuer.who)
         sent = ", ".join(f"{worker.slot} (pid {worker.pid})" for worker in workers)
         return Finished(out=f"{signal.Signals(number).name} sent to {sent}\n")

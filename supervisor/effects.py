@@ -15,10 +15,10 @@ from loguru import logger
 
 from ..ipc.message import Drain, Pace, Serve
 from . import actions, cgroup, events, procfs
-from .autopsy import Autopsy
 from .balance import Balance
 from .cluster import Observation
 from .context import Context
+from .forensics.autopsy import Autopsy
 from .loaders import Loaders
 from .programs import Programs, size_of
 from .registry import LoaderProcess, Process, Registry

@@ -19,13 +19,13 @@ from ..ipc.message import (
     body,
 )
 from . import events, procfs
-from .autopsy import Autopsy
 from .commands import Commands
 from .connection import Connection
 from .desk import Issuer, Request
-from .dumpfile import DumpFile
 from .exchange import Exchange
 from .fact import clean_lines
+from .forensics.autopsy import Autopsy
+from .forensics.dumpfile import DumpFile
 from .loaders import Loaders
 from .registry import LoaderProcess, Process, Registry
 from .roles import Role

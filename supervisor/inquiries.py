@@ -77,8 +77,8 @@ def _without_master(
     """The reports lie on the disk as well, for those who may read them."""
     from pathlib import Path
 
-    from .casebook import Casebook
-    from .witness import answer
+    from .forensics.casebook import Casebook
+    from .forensics.witness import answer
 
     try:
         folder = Path(run_dir(config, sock), "why")

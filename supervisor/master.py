@@ -25,10 +25,8 @@ from ..ipc.processes import start_time
 from . import banner, events, limits, ownlog
 from .adoption import Adoption
 from .announcement import Announcement, failure
-from .autopsy import Autopsy
 from .bus.fitness import keyring_of
 from .bus.keyring import KeyringError
-from .casebook import Casebook
 from .cluster import Cluster
 from .commands import Commands
 from .config.faults import ConfigError
@@ -41,8 +39,11 @@ from .exchange import Exchange
 from .fact import Fact
 from .facts import ClusterStarted, ClusterStopped, MasterStarted, RollDone, RolledBack
 from .fleet.plane import Plane
+from .forensics.autopsy import Autopsy
+from .forensics.casebook import Casebook
+from .forensics.gathering import Gathering
+from .forensics.vitals import Vitals
 from .founding import founded
-from .gathering import Gathering
 from .hall import Hall
 from .housekeeping import Housekeeping
 from .journal import Journal
@@ -64,7 +65,6 @@ from .setup import Options, exit_when_failed, read_config, run_dir_of
 from .tasks import Tasks
 from .timers import Timers
 from .turns import Turns
-from .vitals import Vitals
 from .watching import Watching
 
 BACKLOG = 2048

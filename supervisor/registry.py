@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from .cluster import Worker
 from .config.schema import GroupSection
 from .connection import Connection
-from .dumpfile import DumpFile
+from .forensics.dumpfile import DumpFile
 from .tree import Handle
 
 EARLY = 1000

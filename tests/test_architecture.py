@@ -63,7 +63,7 @@ PURE = [
     "health",
     "heartbeat",
     "memorytrend",
-    "postmortem",
+    "forensics/postmortem",
     "recycling",
     "reconcile",
     "rows",

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from ...ipc.stacks import Frame
-from .. import culprit
 from ..fact import signal_name, span, volume
+from ..forensics import culprit
 from . import risks
 from .finding import Finding
 from .seen import Inside, Memory, Outside, Seen, Socket

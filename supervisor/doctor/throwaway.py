@@ -15,8 +15,8 @@ import msgspec
 
 from ...ipc.message import Load
 from ...ipc.stacks import DUMP_SIGNAL, Frame, ThreadStack
-from .. import culprit, faultdump
 from ..fact import signal_name, span
+from ..forensics import culprit, faultdump
 from . import importtimes, procview
 from .risks import CLASSES
 from .seen import Failed, Inside, Memory, Seen, Sizes

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bkd.ipc.stacks import Frame, OpenWork, Stacks, TaskStack, ThreadStack
-from bkd.supervisor.casebook import (
+from bkd.supervisor.forensics.casebook import (
     KEPT,
     KEPT_PLANNED,
     LARGEST_FILE,
@@ -18,7 +18,7 @@ from bkd.supervisor.casebook import (
     trimmed,
     within,
 )
-from bkd.supervisor.evidence import Evidence, KernelThread, LateSample, Report, Sample
+from bkd.supervisor.forensics.evidence import Evidence, KernelThread, LateSample, Report, Sample
 
 encode = msgspec.json.encode
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-import bkd.supervisor.culprit as module
+import bkd.supervisor.forensics.culprit as module
 from bkd.ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
-from bkd.supervisor.culprit import culprit, is_own, library, of_stacks, place, rests, shown, with_text
+from bkd.supervisor.forensics.culprit import culprit, is_own, library, of_stacks, place, rests, shown, with_text
 
 CWD = "/srv/shop"
 LIB = "/usr/lib/python3.11"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bkd.ipc.stacks import Frame
 from bkd.supervisor import procfs
-from bkd.supervisor.dumpfile import DumpFile
-from bkd.supervisor.faultdump import complete, fatal, parse
+from bkd.supervisor.forensics.dumpfile import DumpFile
+from bkd.supervisor.forensics.faultdump import complete, fatal, parse
 
 POOL = """\
 Thread 0x00007f5e8f8f36c0 (most recent call first):

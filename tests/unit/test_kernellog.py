@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkd.supervisor import cgroup
-from bkd.supervisor.kernellog import KernelLog, about, message, sees_kernel_numbers
+from bkd.supervisor.forensics.kernellog import KernelLog, about, message, sees_kernel_numbers
 
 COMM = "bkd: shop web.1"
 SEGFAULT = (

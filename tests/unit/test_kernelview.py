@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bkd.supervisor import kernelview, peers, procfs, syscalls
-from bkd.supervisor.syscalls import AARCH64, X86_64
+from bkd.supervisor import procfs
+from bkd.supervisor.forensics import kernelview, peers, syscalls
+from bkd.supervisor.forensics.syscalls import AARCH64, X86_64
 
 SECONDS = 10.0
 

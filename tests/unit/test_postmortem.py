@@ -4,10 +4,11 @@ import signal
 
 import pytest
 
-from bkd.supervisor import actions, events, postmortem
+from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Verdict
 from bkd.supervisor.facts import ReleaseFailed, WorkerExited
-from bkd.supervisor.postmortem import Found, Subject
+from bkd.supervisor.forensics import postmortem
+from bkd.supervisor.forensics.postmortem import Found, Subject
 
 from .policy.drive import Drive, web
 

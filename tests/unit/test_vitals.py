@@ -2,7 +2,7 @@
 
 from bkd.ipc.message import Late, Ping
 from bkd.ipc.stacks import Frame
-from bkd.supervisor.vitals import EVERY, KEPT, Vitals
+from bkd.supervisor.forensics.vitals import EVERY, KEPT, Vitals
 
 
 def heard(vitals, count, *, every=EVERY, **fields):

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from bkd.ipc.stacks import DUMP_SIGNAL, Frame, OpenWork, Stacks, TaskStack, ThreadStack
-from bkd.supervisor import why
-from bkd.supervisor.endwords import headline, how
-from bkd.supervisor.evidence import Evidence, KernelThread, LateSample, Report, Sample
+from bkd.supervisor.forensics import why
+from bkd.supervisor.forensics.endwords import headline, how
+from bkd.supervisor.forensics.evidence import Evidence, KernelThread, LateSample, Report, Sample
 
 CWD = "/srv/shop"
 AT = 1_763_800_000.0

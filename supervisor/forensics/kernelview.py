@@ -6,7 +6,8 @@ about 2 ms, and 10 more where a thread waits for a connection.
 
 import re
 
-from . import peers, procfs, syscalls
+from .. import procfs
+from . import peers, syscalls
 from .evidence import KernelThread
 
 MOST_THREADS = 20

@@ -4,13 +4,13 @@ import re
 import signal as signals
 from collections import Counter
 
-from ..ipc.stacks import DUMP_SIGNAL, Frame
-from .cluster import Cause, Verdict
-from .config.units import format_size
+from ...ipc.stacks import DUMP_SIGNAL, Frame
+from ..cluster import Cause, Verdict
+from ..config.units import format_size
+from ..death import EXIT_CONFIG
+from ..fact import signal_name, span
 from .culprit import of_stacks, place, shown
-from .death import EXIT_CONFIG
 from .evidence import Evidence, Report
-from .fact import signal_name, span
 
 UNKNOWN = "unknown: nobody could learn how it ended"
 HOLDS_LOCK = "in C code that does not let go of the interpreter lock"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..ipc.stacks import Frame, ThreadStack
+from ...ipc.stacks import Frame, ThreadStack
 
 MOST = 100  # threads and frames of one thread: faulthandler writes no more either
 LONGEST = 503  # characters of a name: 500 and "..."

@@ -6,16 +6,16 @@ import re
 import time
 from typing import Any
 
-from ..ipc.errors import BkdError
-from ..ipc.message import Finished
+from ...ipc.errors import BkdError
+from ...ipc.message import Finished
+from ..cluster import Slot
+from ..desk import Desk, Request, UsageError
+from ..registry import LoaderProcess, Process
+from ..status import shown
 from . import why
 from .autopsy import Autopsy
-from .cluster import Slot
-from .desk import Desk, Request, UsageError
 from .evidence import Evidence, Report
 from .gathering import with_files
-from .registry import LoaderProcess, Process
-from .status import shown
 
 WIDEST = 400
 DISK = 2.0  # seconds that lines of source and log are waited for

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ..ipc.message import Dump, Dumped
-from ..ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_THREADS, Frame, Stacks, ThreadStack
-from . import culprit, faultdump, kernelview, procfs
+from ...ipc.message import Dump, Dumped
+from ...ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_THREADS, Frame, Stacks, ThreadStack
+from .. import procfs
+from ..lastwords import last_lines
+from ..registry import LoaderProcess, Process
+from . import culprit, faultdump, kernelview
 from .dumpfile import DumpFile
 from .evidence import Evidence
-from .lastwords import last_lines
-from .registry import LoaderProcess, Process
 from .vitals import Vitals
 
 ASKING, LIMIT = 0.1, 0.4

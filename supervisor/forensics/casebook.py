@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ..ipc.stacks import Frame, Stacks
-from .cluster import Cause
+from ...ipc.stacks import Frame, Stacks
+from ..cluster import Cause
 from .evidence import Evidence, Report, Sample
 from .why import is_name
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from ..ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
+from ...ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
 
 LONGEST_TEXT = 160
 

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ..ipc.stacks import Frame
-from .cluster import Cause, Cluster, Step, Worker
+from ...ipc.stacks import Frame
+from ..cluster import Cause, Cluster, Step, Worker
+from ..fact import signal_name, span
+from ..facts import ReleaseFailed, WorkerExited
 from .evidence import Report
-from .fact import signal_name, span
-from .facts import ReleaseFailed, WorkerExited
 
 OTHERS = "another process; the kernel does not tell which"
 

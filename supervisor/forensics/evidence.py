@@ -6,7 +6,7 @@ since 1970; everything else is in seconds and bytes.
 
 import msgspec
 
-from ..ipc.stacks import Frame, Stacks
+from ...ipc.stacks import Frame, Stacks
 
 MOST_LINES = 40
 

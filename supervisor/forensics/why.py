@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from ..ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
-from .cluster import Cause
-from .config.units import format_size
+from ...ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
+from ..cluster import Cause
+from ..config.units import format_size
+from ..fact import span
 from .culprit import called, is_own, library, lives_on, rests, shown
 from .endwords import blamed, headline, how
 from .evidence import Evidence, KernelThread, LateSample, Report, Sample
-from .fact import span
 from .kernelview import state_words
 from .page import LABEL, Page
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from loguru import logger
 
-from . import procfs
+from .. import procfs
 
 NAME = "/memfd:bkd-stacks"
 FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

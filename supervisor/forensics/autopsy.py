@@ -10,21 +10,22 @@ from collections.abc import Callable
 from loguru import logger
 from msgspec.structs import replace
 
-from ..ipc.message import Late, Ping
-from . import cgroup, faultdump, postmortem
+from ...ipc.message import Late, Ping
+from .. import cgroup
+from ..cluster import Cause, Cluster, Group
+from ..fact import Fact
+from ..facts import EvidenceTaken, LoopLate, ReleaseFailed, WorkerExited
+from ..lastwords import TRACEBACK, last_traceback, places
+from ..registry import LoaderProcess, Process, Registry
+from ..rows import find
+from ..tasks import Tasks
+from . import faultdump, postmortem
 from .casebook import Casebook
-from .cluster import Cause, Cluster, Group
 from .culprit import culprit, shown
 from .evidence import Evidence, Report
-from .fact import Fact
-from .facts import EvidenceTaken, LoopLate, ReleaseFailed, WorkerExited
 from .gathering import Gathering, Source, lines_of, with_files
 from .kernellog import KernelLog, about
-from .lastwords import TRACEBACK, last_traceback, places
 from .postmortem import Found, Subject
-from .registry import LoaderProcess, Process, Registry
-from .rows import find
-from .tasks import Tasks
 
 MOST_COMM = 15  # bytes of a process's name that the kernel keeps, prctl(2)
 MOST_TRACE = 200

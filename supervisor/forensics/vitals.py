@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from ..ipc.message import Late, Ping
+from ...ipc.message import Late, Ping
 from .evidence import LateSample, Sample
 
 EVERY = 2.0

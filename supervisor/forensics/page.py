@@ -6,7 +6,7 @@ Whatever it is given gets no power over the terminal.
 import re
 import textwrap
 
-from .logfiles import clean
+from ..logfiles import clean
 
 LABEL = 10
 NARROWEST = 40
