@@ -17,7 +17,7 @@ ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(PYTHON))
 endif
 endif
 
-.PHONY: run test simulate mutants lint check wheel clean help
+.PHONY: run test simulate mutants soak lint check wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test   run all tests"
 	@echo "make simulate  the policy in a fake world: a million events; STORIES=9 plays so many of other seeds"
 	@echo "make mutants   plant faults in the policy; the simulation has to find each of them"
+	@echo "make soak   hosts under load while everything goes wrong: MINUTES=20 SEED=7; as root more of it"
 	@echo "make lint   ruff, mypy, import rules"
 	@echo "make check  lint, then test"
 	@echo "make wheel  build sdist and wheel into dist/"
@@ -57,6 +58,9 @@ endif
 
 mutants: $(VENV)/.developing
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+
+soak: $(VENV)/.developing
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .

@@ -24,8 +24,9 @@ class Link:
         self._inbox: deque[Envelope] = deque()
 
     @classmethod
-    def connect(cls, path: str, hello: Hello, *, timeout: float) -> tuple["Link", Welcome]:
-        """Connect and say hello. Raises NotConnected, RefusedError, DeadlineError."""
+    def connect(cls, path: str, hello: Hello, *, timeout: float, epoch: int = 0) -> tuple["Link", Welcome]:
+        """Connect and say hello. Raises NotConnected (also for a master before `epoch`: it has been replaced),
+        RefusedError, DeadlineError."""
         sock = Socket(AF_UNIX, SOCK_STREAM)
         sock.settimeout(timeout)
         try:
@@ -39,7 +40,10 @@ class Link:
         link = cls(sock)
         try:
             link.send(hello)
-            return link, link._welcomed(monotonic() + timeout)
+            welcome = link._welcomed(monotonic() + timeout)
+            if welcome.epoch < epoch:
+                raise NotConnected(f"{path}: master {welcome.epoch} has been replaced by master {epoch}")
+            return link, welcome
         except BaseException:
             link.close()
             raise

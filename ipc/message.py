@@ -118,12 +118,13 @@ class Load(Message, frozen=True):
 
 class Loaded(Message, frozen=True):
     """The application is imported. `unsafe` names what forbids forking: threads, connected sockets; `files` are its
-    source files, with `Load.watch`."""
+    source files, with `Load.watch`; `prints`: a digest of each."""
 
     op = "zygote:loaded"
     seconds: float = 0.0
     unsafe: list[str] = []
     files: list[str] = []
+    prints: dict[str, bytes] = {}
 
 
 class LoadFailed(Message, frozen=True):

@@ -3,6 +3,8 @@
 import contextlib
 import os
 
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def start_time(pid: int) -> int:
     """What makes a pid one process: its start time in clock ticks since boot, 0 when there is no such process.
@@ -17,7 +19,7 @@ def start_time(pid: int) -> int:
 
 
 def redirect(path: str) -> None:
-    """Append this process's standard output and error to a file from now on; "" leaves them as they are.
+    """Append this process's standard output and error to a file, no link, from now on; "" leaves them as they are.
 
     A file that cannot be opened is said so on standard error, which then stays what it was: work goes before logs.
     """
@@ -25,7 +27,7 @@ def redirect(path: str) -> None:
         return
     try:
         os.makedirs(os.path.dirname(path), 0o750, exist_ok=True)
-        out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        out = os.open(path, _FLAGS, 0o640)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(2, f"bkd: {path} cannot be opened: {error.strerror}\n".encode())

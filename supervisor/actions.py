@@ -79,6 +79,13 @@ class Wear(Action, frozen=True):
     why: str
 
 
+class BeginRoll(Action, frozen=True):
+    """A worker is needed, for `why`, and the current release cannot be loaded again: roll onto its heir."""
+
+    group: str
+    why: str
+
+
 class AdvanceRoll(Action, frozen=True):
     """A roll has come to this stage; `canary`: the slot that goes first."""
 

@@ -19,25 +19,29 @@ STRAY_LIMIT = 4.0
 
 
 class Adoption:
-    """One takeover. `children` are the keeper's, with their start times, as it named them to this master."""
+    """One takeover, made before the first turn: what is in the registry then is of the last master. `children` are the
+    keeper's, with their start times, as it named them to this master."""
 
     def __init__(
         self, turns: Turns, context: Context, registry: Registry, effects: Effects, children: list[tuple[int, int]]
     ) -> None:
         self.turns, self.context, self.registry, self.effects = turns, context, registry, effects
         self.children = children
-        self.remembered = list(turns.cluster.places)
+        self.workers = [process for process in registry.workers.values() if not process.over]
+        self.loaders = list(registry.loaders.values())
 
     async def run(self) -> None:
         """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
         self._recognize()
+        self._tell_births()
         self._ask_again()
         self._adopt_programs()
         await asyncio.sleep(EXITS_HEARD)
         self._bury_workers()
-        self._bury_loaders()
+        self._bury_loaders(born=True)
         await asyncio.sleep(HELLO_LIMIT)
         self._bury_unborn()
+        self._bury_loaders(born=False)
         await self._end_strays()
 
     def _recognize(self) -> None:
@@ -48,6 +52,13 @@ class Adoption:
             if process is not None:
                 self.effects.loaders.spawned(process.worker, pid, start)
 
+    def _tell_births(self) -> None:
+        """Of those that the last master knew of, but had not yet applied."""
+        for _, _, worker in self.turns.cluster.workers():
+            process = self.registry.workers.get(worker.id)
+            if process is not None and process.pid and not worker.pid:
+                self.turns.post(events.Spawned(worker.id, process.pid, process.start))
+
     def _ask_again(self) -> None:
         """Whether an order of the last master to serve or to drain was read, nobody knows."""
         for _, _, worker in self.turns.cluster.workers():
@@ -57,8 +68,11 @@ class Adoption:
                 process.asked = worker.ending is not None and worker.ending.step == Step.ASKED
 
     def _processes(self) -> list[Process]:
-        found = (self.registry.workers.get(number) for number in self.remembered)
-        return [process for process in found if process is not None]
+        """Workers of the last master that are still to be dealt with."""
+        return [process for process in self.workers if self._is_known(process) and not process.over]
+
+    def _is_known(self, process: Process) -> bool:
+        return self.registry.workers.get(process.worker) is process
 
     def _adopt_programs(self) -> None:
         for _, _, worker in self.turns.cluster.workers():
@@ -72,17 +86,17 @@ class Adoption:
                 logger.warning("{} (pid {}) ended while no master was there", process.slot, process.pid)
                 self.effects.ended(process.pid, None)
 
-    def _bury_loaders(self) -> None:
-        for loader in list(self.registry.loaders.values()):
-            if loader.handle is None or not loader.handle.alive():
+    def _bury_loaders(self, *, born: bool) -> None:
+        """Those whose process was known have ended; of the others nobody has heard in time."""
+        for loader in self.loaders:
+            is_gone = loader.handle is None or not loader.handle.alive()
+            if is_gone and bool(loader.pid) == born and self.registry.loaders.get(loader.key) is loader:
                 self.effects.loaders.ended(loader, None)
 
     def _bury_unborn(self) -> None:
         for process in self._processes():
             if not process.pid:
-                self.effects.balance.free(process.group, process.seat)
-                self.registry.forget(process)
-                self.turns.post(events.SpawnFailed(process.worker, "the master ended meanwhile", blameless=True))
+                self.effects.loaders.bury(process)
 
     async def _end_strays(self) -> None:
         """Children of the keeper that an order made which no master remembers: they must not run beside their

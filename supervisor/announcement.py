@@ -2,11 +2,26 @@
 
 import contextlib
 import os
+from typing import Protocol
 
 from ..ipc.processes import redirect
+from . import events
 from .cluster import Cluster
+from .context import Context
 from .keeperlink import KeeperLink
 from .reconcile import hopeless
+from .turns import Turns
+
+
+class Owner(Protocol):
+    """What it needs of the master."""
+
+    context: Context
+    turns: Turns
+    run_dir: str
+
+    def remember(self) -> None:
+        """Write the state down before a promise is given."""
 
 
 class Announcement:
@@ -21,6 +36,18 @@ class Announcement:
         """Whether somebody waits."""
         return self.wanted and not self.made
 
+    def conclude(self, master: Owner) -> None:
+        """Called after a turn as long as somebody waits: the start is over when all are ready, or one never will be."""
+        cluster = master.turns.cluster
+        why = failure(cluster)
+        if why:
+            self.make(f"{master.context.last_trace}bkd: {why}\n", 1, master.run_dir)
+            master.turns.post(events.StopAsked(why, code=1))
+        elif is_up(cluster):
+            self.made = True
+            master.remember()
+            self.make("", 0, master.run_dir)
+
     def make(self, text: str, code: int, run_dir: str) -> None:
         """Behind a zero byte stands the exit code; from then on standard error is a file."""
         self.made = True
@@ -29,6 +56,11 @@ class Announcement:
         with contextlib.suppress(BrokenPipeError):  # whoever waited at the terminal is gone
             os.write(2, text.encode(errors="replace") + b"\0%d\n" % code)
         redirect(log)
+
+
+def is_up(cluster: Cluster) -> bool:
+    """Whether a start may call itself done."""
+    return all(slot.is_up for _, slot in cluster.slots())
 
 
 def failure(cluster: Cluster) -> str:

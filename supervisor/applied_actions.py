@@ -14,17 +14,19 @@ from .cluster import (
     Loader,
     Observation,
     Phase,
+    Release,
     Step,
     Trouble,
     Verdict,
     Worker,
 )
+from .endings import DEAF
 from .facts import (
     BreakerClosed,
     BreakerOpened,
     ReleaseDropped,
+    ReleaseFailed,
     ReleaseLoading,
-    ReleaseReloaded,
     StopAsked,
     Survivor,
     WorkerHung,
@@ -34,7 +36,7 @@ from .facts import (
     WorkerWorn,
 )
 from .resizing import left
-from .rows import Place, find, told, with_group, with_slot, with_worker, without_worker
+from .rows import Place, find, told, with_group, with_release, with_slot, with_worker, without_worker
 
 
 def taken(cluster: Cluster, action: actions.Action, now: float) -> Cluster:
@@ -46,23 +48,33 @@ def _load_release(cluster: Cluster, action: actions.LoadRelease, now: float) -> 
     group = cluster.groups[action.group]
     release = replace(group.releases[action.release], loader=Loader.LOADING, since=now, why="", alive=True, pid=0)
     cluster = with_group(cluster, replace(group, releases={**group.releases, action.release: release}))
-    if action.release < group.newest and release.failures:
-        folder = release.settings.cwd
-        return told(cluster, ReleaseReloaded(group=action.group, release=action.release, folder=folder))
     return told(cluster, ReleaseLoading(group=action.group, release=action.release))
 
 
 def _drop_loader(cluster: Cluster, action: actions.DropLoader, now: float) -> Cluster:
     group = cluster.groups[action.group]
     release = group.releases[action.release]
+    if action.hung and release.loader == Loader.LOADING:
+        return _load_timed_out(cluster, release, action, now)
     served = release.loader in (Loader.LOADING, Loader.READY)
-    dropped = replace(release, loader=Loader.ABSENT, why=action.why, next_try=now) if served else release
+    prints = release.prints if action.hung else ""  # what nobody needs does not come back
+    dropped = replace(release, loader=Loader.ABSENT, why=action.why, next_try=now, prints=prints) if served else release
     releases = {**group.releases, action.release: replace(dropped, alive=False, pid=0)}
     group = rollouts.without_loader(group, action.release, action.why) if served else group
     cluster = with_group(cluster, replace(group, releases=releases))
     if cluster.closing is not None or not served:
         return cluster
     return told(cluster, ReleaseDropped(group=action.group, release=action.release, why=action.why))
+
+
+def _load_timed_out(cluster: Cluster, release: Release, action: actions.DropLoader, now: float) -> Cluster:
+    """An import that does not end is one that fails: it is tried again less and less often."""
+    failures = release.failures + 1
+    next_try = now + exits.loader_delay(failures, 0.5)
+    failed = replace(release, loader=Loader.FAILED, why=action.why, failures=failures, next_try=next_try, since=now)
+    cluster = with_release(cluster, action.group, replace(failed, alive=False, pid=0))
+    cluster = with_group(cluster, rollouts.without_loader(cluster.groups[action.group], release.number, action.why))
+    return told(cluster, ReleaseFailed(group=action.group, release=release.number, reason=action.why))
 
 
 def _spawn(cluster: Cluster, action: actions.Spawn, now: float) -> Cluster:
@@ -146,7 +158,8 @@ def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
 
 def _killed(cluster: Cluster, place: Place) -> Cluster:
     worker = place.worker
-    why, at_once = (worker.ending.why, worker.ending.hasty) if worker.ending else ("", False)
+    end = worker.ending
+    why, at_once = (end.why, end.hasty or end.verdict in DEAF) if end else ("", False)
     return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why, at_once=at_once))
 
 
@@ -219,6 +232,7 @@ _CHANGES: dict[type[actions.Action], Callable[[Cluster, Any, float], Cluster]] =
     actions.Condemn: _condemn,
     actions.Retire: _retire,
     actions.Wear: _wear,
+    actions.BeginRoll: rollouts.inherited,
     actions.AdvanceRoll: rollouts.advanced,
     actions.AbortRoll: rollouts.aborted,
     actions.FinishRoll: rollouts.finished_roll,

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import applied_actions, events, exits, facts, heartbeat, recycling, rollouts
+from . import applied_actions, events, exits, facts, heartbeat, ownwords, recycling, rollouts
 from .cluster import (
     Cause,
     Closing,
@@ -143,9 +143,12 @@ def _loader_ready(cluster: Cluster, event: events.LoaderReady, now: float) -> Cl
         cluster = _loader_failed(cluster, events.LoaderFailed(event.group, event.release, reason), now)
         failed = cluster.groups[event.group].releases[event.release]
         return with_release(cluster, event.group, replace(failed, alive=True, pid=release.pid))
+    if rollouts.is_edited(cluster.groups[event.group], release, event.prints):
+        return rollouts.lost(cluster, event, now)
     loader = Loader.UNSAFE if event.unsafe else Loader.READY
-    why = ", ".join(event.unsafe)
-    cluster = with_release(cluster, event.group, replace(release, loader=loader, why=why, since=now))
+    why, prints = ", ".join(event.unsafe), event.prints or release.prints
+    release = replace(release, loader=loader, why=why, since=now, prints=prints, lost="")
+    cluster = with_release(cluster, event.group, release)
     cluster = told(cluster, fact)
     return told(cluster, PreloadOff(group=event.group, why=why)) if event.unsafe else cluster
 
@@ -203,7 +206,8 @@ def _scaled(cluster: Cluster, event: events.Scaled, now: float) -> Cluster:
     group = cluster.groups.get(event.group)
     if group is None or group.leaving:
         return cluster
-    cluster = with_group(cluster, resized(group, event.count))
+    after = resized(group, event.count)
+    cluster = with_group(cluster, recycling.thinned(after) if event.count < group.count else after)
     return told(cluster, Scaled(group=group.name, old=group.count, new=event.count))
 
 
@@ -247,7 +251,9 @@ def _held(cluster: Cluster, event: events.Held, now: float) -> Cluster:
     slot = group.slots.get(event.slot) if group else None
     if group is None or slot is None:
         return cluster
-    workers = tuple(replace(worker, trouble=None, progress=max(worker.progress, now)) for worker in slot.workers)
+    workers = tuple(
+        replace(worker, trouble=None, tripped=None, progress=max(worker.progress, now)) for worker in slot.workers
+    )
     cluster = with_slot(cluster, group, replace(slot, held=event.held, workers=workers))
     return told(cluster, SlotHeld(slot=slot.name) if event.held else SlotUnheld(slot=slot.name))
 
@@ -321,7 +327,7 @@ def _adopted(cluster: Cluster, event: events.Adopted, now: float) -> Cluster:
             continue
         ending = worker.ending
         if ending is not None and ending.step == Step.KILLED:
-            worker = replace(worker, ending=replace(ending, step=Step.TERMED))
+            worker = replace(worker, ending=replace(ending, step=Step.TERMED, killed=True))
         cluster = with_worker(cluster, place, replace(worker, trouble=None))
     return cluster
 
@@ -342,6 +348,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Cluster, Any, float], Cluster]] = 
     events.BootFailed: _boot_failed,
     events.Terminated: _terminated,
     events.Pinged: heartbeat.pinged,
+    events.Extended: ownwords.extended,
+    events.Tripped: ownwords.tripped,
     events.Observed: _observed,
     events.Gathered: _gathered,
     events.Signalled: _signalled,

@@ -1,5 +1,6 @@
 """One command of the command line: find the cluster, ask, print, and give the exit code. Cheap to import."""
 
+import io
 import os
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from .places import NoConfig, NoRunDir
 NOT_RUNNING = 4
 USAGE = 2
 SEE = {"fleet": "bkd fleet show; bkd fleet abort lets nobody else begin", "": "bkd status; bkd rollback takes it back"}
-GOES_ON = ("restart", "rollback", "reload", "await", "fleet")
+GOES_ON = ("restart", "rollback", "reload", "upgrade", "await", "fleet")
 
 
 def ask(
@@ -33,7 +34,7 @@ def ask(
                     verb, arguments, render=render, progress=display.show, draw=display.draw, limit=limit
                 )
             except Interrupted as broken:
-                client = next_master(path)
+                client = next_master(path, broken.resume)
                 verb, arguments = "await", broken.resume
             else:
                 display.show(out, err)
@@ -79,6 +80,7 @@ class Display:
 
 def show(out: str, err: str) -> None:
     """Print what a command answers; raises BkdError when that is impossible."""
+    tolerate()
     try:
         sys.stdout.write(out)
         sys.stdout.flush()
@@ -88,3 +90,9 @@ def show(out: str, err: str) -> None:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - whoever read has seen enough
     except OSError as error:
         raise BkdError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def tolerate() -> None:
+    """From now on what the encoding of standard output does not have becomes `?`, unless its owner wants otherwise."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")

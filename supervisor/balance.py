@@ -2,14 +2,24 @@
 none serves there.
 
 Workers map the file and write their own byte; the master gives the seats, and marks those whose workers cannot do so
-themselves any more. Two workers of one slot have two seats.
+themselves any more. Two workers of one slot have two seats. A group has a page for each user that it runs as.
+
+The master does not map what others can make shorter: it would die of it.
 """
 
-import mmap
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 FEWEST = 64
 NOT_SERVING = 255
+
+
+class Page(NamedTuple):
+    """An open file, with as many seats as it was given."""
+
+    descriptor: int
+    seats: int
 
 
 class Balance:
@@ -17,21 +27,25 @@ class Balance:
 
     def __init__(self, run_dir: str) -> None:
         self._folder = Path(run_dir, "balance")
-        self._pages: dict[str, mmap.mmap] = {}
+        self._pages: dict[Path, Page] = {}
         self._taken: dict[str, set[int]] = {}
 
-    def page(self, group: str, count: int, *, fresh: bool) -> str:
-        """Path of the group's file, with room for twice `count`; `fresh`: no worker of the group has it mapped.
+    def page(self, group: str, count: int, *, fresh: bool, uid: int = -1) -> str:
+        """Path of the group's file, with room for twice `count`; `fresh`: no worker of the group has it mapped; `uid`:
+        whose it is, -1: bkd's own.
 
         Workers look at all of it for every new connection, so it is not made larger than that.
         """
-        path = self._folder / group
-        if group not in self._pages:
+        path = self._folder / (group if uid < 0 else f"{group}@{uid}")
+        if path not in self._pages:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if fresh or not path.exists():
                 path.touch(mode=0o600)
                 path.write_bytes(bytes([NOT_SERVING]) * max(FEWEST, 2 * count))
-            self._map(group)
+            if uid >= 0:
+                self._folder.chmod(0o711)
+                os.chown(path, uid, -1)
+            self._open(path)
         return str(path)
 
     def take(self, group: str) -> int:
@@ -44,20 +58,21 @@ class Balance:
     def hold(self, group: str, seat: int) -> None:
         """A worker that an earlier master started has this seat."""
         self._taken.setdefault(group, set()).add(seat)
-        if group not in self._pages and (self._folder / group).exists():
-            self._map(group)
+        for path in [self._folder / group, *self._folder.glob(f"{group}@*")]:
+            if path not in self._pages and path.exists():
+                self._open(path)
 
     def gone(self, group: str, seat: int) -> None:
         """The worker there takes nothing any more, but may still live."""
-        page = self._pages.get(group)
-        if page is not None and seat < len(page):
-            page[seat] = NOT_SERVING
+        for path, page in self._pages.items():
+            if path.name.partition("@")[0] == group and seat < page.seats:
+                os.pwrite(page.descriptor, bytes([NOT_SERVING]), seat)
 
     def free(self, group: str, seat: int) -> None:
         """The worker there has ended; the seat may be given again."""
         self.gone(group, seat)
         self._taken.get(group, set()).discard(seat)
 
-    def _map(self, group: str) -> None:
-        with (self._folder / group).open("r+b") as file:
-            self._pages[group] = mmap.mmap(file.fileno(), 0)
+    def _open(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._pages[path] = Page(descriptor, os.fstat(descriptor).st_size)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 import msgspec
@@ -17,6 +17,7 @@ from ..ipc.message import FunctionWork, Load, Loaded, LoadFailed, WebWork
 from . import readiness
 from .config.faults import ConfigError
 from .config.schema import Config, GroupSection
+from .privileges import Credentials, resolve
 from .setup import Options, read_config
 
 TRIAL = "from bkd.workers.trial import main; main()"
@@ -73,7 +74,7 @@ def _imported(config: Config, group: GroupSection) -> Finding:
     python = config.app.python or sys.executable
     with tempfile.TemporaryFile() as said:
         try:
-            code, answer = _tried(python, msgspec.msgpack.encode(order), said, group.start_timeout)
+            code, answer = _tried(python, msgspec.msgpack.encode(order), said, group)
         except subprocess.TimeoutExpired:
             return Finding(group.name, f"the import took longer than start_timeout ({group.start_timeout:g} s)")
         except OSError as error:
@@ -85,21 +86,37 @@ def _imported(config: Config, group: GroupSection) -> Finding:
         return Finding(group.name, f"the process that imported it ended ({code}): {last[0]}")
 
 
-def _tried(python: str, order: bytes, said: IO[bytes], limit: float) -> tuple[int, bytes]:
+def _tried(python: str, order: bytes, said: IO[bytes], group: GroupSection) -> tuple[int, bytes]:
     """Exit code and answer of the throw-away process. What it starts itself may outlive it and holds nothing up."""
     with tempfile.TemporaryFile() as answer:
         argv = [python, "-P", "-c", TRIAL, str(answer.fileno())]
         process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=said, stderr=said, pass_fds=[answer.fileno()], start_new_session=True
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            pass_fds=[answer.fileno()],
+            start_new_session=True,
+            **_ownership(resolve(group)),
         )
         try:
-            process.communicate(order, timeout=limit)
+            process.communicate(order, timeout=group.start_timeout)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         answer.seek(0)
         return process.returncode, answer.read()
+
+
+def _ownership(credentials: Credentials) -> dict[str, Any]:
+    """As whom the process is started: the user's own rights decide what it can import."""
+    chosen: dict[str, Any] = {"umask": credentials.umask, "env": os.environ | credentials.environment()}
+    if credentials.gid >= 0:
+        chosen["group"] = credentials.gid
+    if credentials.uid >= 0:
+        chosen |= {"user": credentials.uid, "extra_groups": list(credentials.groups)}
+    return chosen
 
 
 def _judged(group: GroupSection, answer: bytes) -> Finding:

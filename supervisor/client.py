@@ -62,7 +62,7 @@ def run_dir(config: str | None, sock: str | None) -> str:
 class Client:
     """One connection; commands one after the other."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, resume: dict[str, Any] | None = None) -> None:
         self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self.sock.settimeout(ANSWER_LIMIT)
         try:
@@ -73,7 +73,7 @@ class Client:
             raise BkdError(f"{path}: {error.strerror or error}") from error
         self._reader = FrameReader()
         self._inbox: list[dict[str, Any]] = []
-        self._resume: dict[str, Any] = {}
+        self._resume = resume or {}
         self._send(HELLO, {"version": VERSION, "role": "client"})
 
     def run(
@@ -105,7 +105,7 @@ class Client:
         try:
             self.sock.sendall(frame(pack({"op": op, "id": id, "data": data})))
         except OSError as error:
-            raise BkdError("the master closed the connection: this user may have no role here") from error
+            raise self._broken("the master closed the connection: this user may have no role here") from error
 
     def _receive(self) -> dict[str, Any]:
         while not self._inbox:
@@ -127,13 +127,14 @@ class Client:
         return Interrupted(text, self._resume) if self._resume else BkdError(text)
 
 
-def next_master(path: str) -> Client:
-    """A connection to the master that follows one which has died; raises BkdError when none comes."""
+def next_master(path: str, resume: dict[str, Any]) -> Client:
+    """A connection to the master that follows one which has died, and may die as well before it has promised anything;
+    raises BkdError when none comes."""
     deadline = time.monotonic() + MASTERLESS
     while True:
         time.sleep(AGAIN)
         try:
-            return Client(path)
+            return Client(path, resume)
         except BkdError:
             if time.monotonic() > deadline:
                 raise

@@ -11,6 +11,11 @@ import msgspec
 from .config.schema import GroupSection, PingSection
 from .fact import Fact
 from .memorytrend import Trend
+from .rollrows import Origin as Origin
+from .rollrows import Outcome as Outcome
+from .rollrows import Roll as Roll
+from .rollrows import Stage as Stage
+from .rollrows import Wanted as Wanted
 
 
 class Phase(StrEnum):
@@ -93,7 +98,9 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The ending of one worker: why, since when, how far; `gathered`: the evidence is there; `hasty`: by SIGKILL."""
+    """The ending of one worker: why, since when, how far; `gathered`: the evidence is there; `hasty`: by SIGKILL;
+    `until`: no step is overdue before this moment, as the program asked for; `killed`: an earlier master got as far as
+    SIGKILL."""
 
     cause: Cause
     why: str
@@ -103,12 +110,15 @@ class Ending(msgspec.Struct, frozen=True):
     gathered: bool = True
     verdict: Verdict = Verdict.OK
     hasty: bool = False
+    until: float = 0.0
+    killed: bool = False
 
 
 class Worker(msgspec.Struct, frozen=True):
     """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
     last asked about it; `signalled`: the last signal an operator sent it; `termed`: it says that it was sent SIGTERM;
-    `stale`: why a fresh one is to replace it; `quiet`: it takes no work yet."""
+    `stale`: why a fresh one is to replace it; `quiet`: it takes no work yet; `until`: its start is not overdue before
+    this moment, as the program asked for; `tripped`: by its own watchdog it is stuck, silent for so many seconds."""
 
     id: int
     slot: str
@@ -130,6 +140,8 @@ class Worker(msgspec.Struct, frozen=True):
     stale: str = ""
     quiet: bool = False
     trend: Trend | None = None
+    until: float = 0.0
+    tripped: float | None = None
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -203,7 +215,8 @@ class Loader(StrEnum):
 class Release(msgspec.Struct, frozen=True):
     """A numbered load of a group's code, with its `Origin`. `why`: why its loader failed or may not fork; `alive`: it
     has a process; `fresh`: bytes of memory that its last new worker began with, 0 when not known; `refused`: the
-    `max_memory` that is too small for it."""
+    `max_memory` that is too small for it; `prints`: the fingerprint of the files it was imported from, "" when it was
+    not, or is not to come back; `lost`: how these differ by now, so that it cannot be loaded again."""
 
     number: int
     settings: GroupSection
@@ -219,6 +232,8 @@ class Release(msgspec.Struct, frozen=True):
     next_try: float = 0.0
     fresh: int = 0
     refused: int = 0
+    prints: str = ""
+    lost: str = ""
 
     @property
     def forks(self) -> bool:
@@ -232,72 +247,6 @@ class Release(msgspec.Struct, frozen=True):
         return not self.forks or self.loader == Loader.READY
 
 
-class Stage(StrEnum):
-    """How far a roll has gone."""
-
-    LOADING = "loading"
-    CANARY = "canary"
-    ROLLING = "rolling"
-    SETTLING = "settling"
-    ABORTING = "aborting"
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """What a release is made of: `settings` with links in `cwd` and in unix sockets' folders resolved, and the
-    interpreter ("": bkd's own); `written` and `interpreter`: the same as the configuration has them."""
-
-    settings: GroupSection
-    python: str = ""
-    written: GroupSection | None = None
-    interpreter: str = ""
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """A roll that is asked for: onto `release`, or onto a new one of this `origin` (0). `ticket`: the number of
-    the newest request that it answers; `hard`: the old ones are killed first; `quick`: nobody waits for `min_ready`."""
-
-    why: str
-    ticket: int
-    origin: Origin
-    release: int = 0
-    hard: bool = False
-    quick: bool = False
-
-
-class Roll(msgspec.Struct, frozen=True):
-    """A group on its way from release `old` to `new`. `canary`: the slot that goes first; `fault`: why it cannot go on,
-    `culprit`: in which slot; `kills`: the slots in which a new worker was killed from outside."""
-
-    new: int
-    old: int
-    wanted: Wanted
-    began: float
-    stage: Stage = Stage.LOADING
-    stage_at: float = 0.0
-    canary: str = ""
-    fault: str = ""
-    culprit: str = ""
-    trace: str = ""
-    failed_in: Stage = Stage.LOADING
-    kills: tuple[str, ...] = ()
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """How a roll ended: at `stage` when it was aborted for `reason`; `left`: held slots that keep another release;
-    `serving`: slots that still did their work when it was aborted, -1 when that does not matter any more."""
-
-    done: bool
-    ticket: int
-    release: int
-    old: int
-    stage: Stage
-    took: float
-    reason: str = ""
-    trace: str = ""
-    left: tuple[str, ...] = ()
-    serving: int = -1
-
-
 class Breaker(msgspec.Struct, frozen=True):
     """Opens when much of a group dies at once; `deaths` are the charged ones of the last minute with their slots."""
 
@@ -309,7 +258,8 @@ class Group(msgspec.Struct, frozen=True):
     """`[workers.NAME]` at work: `count` is what is wanted now, `current` the release its slots should have, `newest`
     the highest number a release ever had; `proven`: one of its workers has been ready; `asked`: the last ticket given
     to a request for a roll; `rolled_at`: when it last came onto a release; `leaving`: the configuration has it no more;
-    `late`: it came by a reload; `makes_way`: the groups that take its addresses over, after whose coming it goes."""
+    `late`: it came by a reload; `makes_way`: the groups that take its addresses over, after whose coming it goes;
+    `heir`: the release, loaded but on trial nowhere yet, to roll onto when the current one is lost and needed (0)."""
 
     name: str
     settings: GroupSection
@@ -328,6 +278,7 @@ class Group(msgspec.Struct, frozen=True):
     leaving: bool = False
     late: bool = False
     makes_way: tuple[str, ...] = ()
+    heir: int = 0
 
     @property
     def release(self) -> Release:

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import signal as signals
 import sys
 import time
@@ -15,8 +16,8 @@ import click
 from .. import __version__
 from ..ipc.errors import BkdError
 from . import places, stopping
-from .asking import ask, say
-from .client import find_socket, run_dir
+from .asking import ask, say, tolerate
+from .client import ANSWER_LIMIT, find_socket, run_dir
 from .fleet.options import FleetOptions, fleetwide
 from .inquiries import register
 
@@ -32,6 +33,7 @@ class Usage(click.ClickException):
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
     signals.signal(signals.SIGINT, signals.default_int_handler)
+    tolerate()
     try:
         result = cli.main(arguments, prog_name="bkd", standalone_mode=False)
     except click.exceptions.Abort:
@@ -150,6 +152,28 @@ def rollback(group: str, **options: Any) -> int:
 def reload(dry_run: bool, **options: Any) -> int:
     """Read the configuration again and apply what has changed; an invalid file changes nothing."""
     return _ask("reload", {"dry_run": dry_run}, options)
+
+
+@cli.command()
+@click.option("--python", metavar="PATH", help="The interpreter whose bkd takes over (default: the one in use).")
+@click.option("--keeper", is_flag=True, help="The keeper is replaced as well, in place.")
+@click.option("--timeout", default="10s", show_default=True, metavar="TIME", help="For each of the steps.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document at the end.")
+@_located
+def upgrade(python: str | None, keeper: bool, timeout: str, no_wait: bool, as_json: bool, **options: Any) -> int:
+    """Replace the running master with the installed bkd; workers keep their pids, and what fails is taken back."""
+    limit = _duration("--timeout", timeout)
+    asked = {"python": _program(python), "keeper": keeper, "timeout": limit, "no_wait": no_wait}
+    return ask("upgrade", asked, render="json" if as_json else "text", limit=ANSWER_LIMIT + limit, **options)
+
+
+def _program(name: str | None) -> str | None:
+    """As somebody in another folder has to name it; links stay links."""
+    found = shutil.which(name) if name else None
+    if name and not found:
+        raise Usage(f"--python {name}: no such program; name an interpreter that has bkd")
+    return os.path.abspath(found) if found else None
 
 
 @cli.command()
@@ -297,12 +321,16 @@ def events(follow: bool, since: str | None, as_json: bool, config: str | None, s
 
 
 def _age(text: str) -> float:
+    return _duration("--since", text)
+
+
+def _duration(option: str, text: str) -> float:
     from .config.units import parse_duration
 
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise Usage(f"--since {text}: expected a duration such as 90s, 10m or 1h") from error
+        raise Usage(f"{option} {text}: expected a duration such as 90s, 10m or 1h") from error
 
 
 @cli.group()
@@ -347,10 +375,17 @@ def check(config: str | None, as_json: bool) -> int:
 
 @cli.command()
 @click.argument("folder", default=".")
-def init(folder: str) -> int:
+@click.option("-c", "--config", metavar="FILE", help="What a unit is for (default: ./bkd.toml).")
+@click.option("--systemd", is_flag=True, help="Print a unit for systemd instead.")
+@click.option("--socket-unit", is_flag=True, help="Print the units of its sockets instead.")
+@click.option("--user", default="", metavar="USER", help="As whom the unit runs bkd.")
+def init(folder: str, config: str | None, systemd: bool, socket_unit: bool, user: str) -> int:
     """Write a commented bkd.toml and a tiny application that runs as it is."""
-    from .initialise import initialise
+    from .initialise import initialise, units
 
+    if systemd or socket_unit:
+        click.echo(units(config, user=user, sockets=socket_unit), nl=False)
+        return 0
     for path in initialise(folder):
         click.echo(f"wrote {path}")
     inside = "" if folder == "." else f"cd {folder} && "

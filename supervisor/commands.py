@@ -25,6 +25,7 @@ from .reloads import Reloads
 from .roles import Role
 from .shells import Shells
 from .tasks import Tasks
+from .upgrade import Upgrades
 
 MOST_WORKERS = 10_000
 SIGN_OF_LIFE = 5.0
@@ -53,6 +54,7 @@ class Commands:
         self.exchange = master.exchange
         self.shells = Shells(master, self._slots, self._audit)
         self.witness = Witness(master)
+        self.upgrades = Upgrades(master, deploys, self._audit)
         self._tasks = Tasks()
         self.bus: Callable[[], dict[str, Any]] = dict
         self.metrics: Callable[[], Awaitable[str]]
@@ -63,7 +65,7 @@ class Commands:
             "stop": Entry(Role.OPERATOR, self._stop),
             "restart": Entry(Role.OPERATOR, deploys.restart),
             "rollback": Entry(Role.OPERATOR, deploys.rollback),
-            "await": Entry(Role.OPERATOR, deploys.resume),
+            "await": Entry(Role.OPERATOR, self._resume),
             "reload": Entry(Role.OPERATOR, reloads.reload),
             "scale": Entry(Role.OPERATOR, self._scale),
             "signal": Entry(Role.OPERATOR, self._signal),
@@ -72,8 +74,9 @@ class Commands:
             "reset": Entry(Role.OPERATOR, self._reset),
             "send": Entry(Role.OPERATOR, self._send),
             "shell": Entry(Role.OWNER, self.shells.shell, audits=True),
-            "why": Entry(Role.VIEWER, self.witness.why),
+            "why": Entry(Role.OPERATOR, self.witness.why, audits=True),
             "dump": Entry(Role.OPERATOR, self.witness.dump),
+            "upgrade": Entry(Role.OWNER, self.upgrades.upgrade),
         }
 
     def give(self, request: Request, who: Role) -> None:
@@ -110,6 +113,11 @@ class Commands:
         issuer = request.issuer
         self.master.tell(CommandGiven(verb, arguments, issuer.uid, issuer.pid, issuer.title, outcome))
 
+    async def _resume(self, request: Request) -> Finished:
+        """Whoever waited for the last master to finish something waits on."""
+        resume = self.upgrades.resume if "upgrade" in request.arguments else self.deploys.resume
+        return await resume(request)
+
     # -- looking
 
     def document(self) -> dict[str, Any]:
@@ -121,7 +129,8 @@ class Commands:
         master, exchange = self.master, self.exchange
         cluster = master.turns.cluster
         dropped = {worker.id: exchange.dropped_of(worker.id) for _, _, worker in cluster.workers()}
-        beside = {"ipc": exchange.document(), "bus": self.bus()}
+        spoken = {process.worker: process.spoken for process in master.effects.registry.workers.values()}
+        beside = {"ipc": exchange.document(), "disk": master.memory.fault or None, "bus": self.bus()}
         make = partial(
             status.document,
             cluster,
@@ -129,6 +138,7 @@ class Commands:
             began=master.began,
             keeper=master.keeper_pid,
             dropped=dropped.__getitem__,
+            spoken=lambda worker: spoken.get(worker, ""),
         )
         return lambda: make() | beside
 

@@ -68,6 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = buffer
         self.role = ""
         self.worker = 0
+        self.token = ""
         self.loader: tuple[str, int] | None = None
         self.peer = Peer(0, -1, -1)
         self.transport: asyncio.Transport | None = None

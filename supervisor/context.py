@@ -1,6 +1,6 @@
 """What every effect needs to know: the configuration, the folders, the keeper, and where events go."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from .cluster import Release
 from .config.schema import Config
 from .events import Event
 from .keeperlink import KeeperLink
+from .privileges import Accounts, Credentials
 
 PING_LEAST, PING_MOST = 0.1, 2.0
 
@@ -17,7 +18,8 @@ class Context:
     """One per master. `release`: a release by its group and number; `listeners`: the descriptors of bound listeners by
     name; `files`: workers log into files; `adopting`: this master took a living cluster over; `watch`: what is imported
     is to be told; `repaced`: heartbeats come at another pace than some zygotes know; `last_trace`: the newest traceback
-    of an import that failed."""
+    of an import that failed; `accounts`: as whom groups run; `door`: the socket for such
+    processes, set before the first one is started."""
 
     config: Config
     run_dir: str
@@ -35,6 +37,8 @@ class Context:
     repaced: bool = False
     remember: Callable[[], None] = lambda: None
     last_trace: str = ""
+    accounts: Accounts = field(default_factory=Accounts)
+    door: Callable[[Credentials], Awaitable[str]] = field(init=False)
 
     @property
     def socket(self) -> str:

@@ -222,9 +222,9 @@ class Deploys:
             raise BkdError("the cluster is stopping")
         self.master.remember()
         memory = self.master.memory
-        if memory.fault:
+        if memory.forgets:
             raise BkdError(
-                f"{memory.path} cannot be written, so nothing is begun: {memory.fault}; make room there first"
+                f"{memory.path} cannot be written, so nothing is begun: {memory.forgets}; make room there first"
             )
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from ..ipc.errors import BkdError
 from ..ipc.message import Command, Finished, Message, Progress
 from .config.schema import Config
+from .context import Context
 from .effects import Effects
 from .exchange import Exchange
 from .fact import Fact
@@ -117,6 +118,8 @@ class Desk(Protocol):
     keeper_pid: int
     tasks: Tasks
     memory: Memory
+    context: Context
+    epoch: int
 
     def remember(self) -> None:
         """Write the state down before a promise is given."""

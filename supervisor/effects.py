@@ -14,7 +14,7 @@ from typing import Any
 from loguru import logger
 
 from ..ipc.message import Drain, Pace, Serve
-from . import actions, cgroup, events, procfs
+from . import actions, events, procfs
 from .balance import Balance
 from .cluster import Observation
 from .context import Context
@@ -27,6 +27,7 @@ from .tree import Handle, kill_tree, members
 
 KILL_LIMIT = 4.0
 LOOK = 0.02
+A_MOMENT = 0.03  # seconds in which a worker whose heartbeat goes on says what it does
 
 
 class Effects:
@@ -40,9 +41,8 @@ class Effects:
         self._run = Tasks().run
         self.loaders = Loaders(context, registry, self.balance, self._run)
         self.programs = Programs(context, registry, self._run)
+        self.programs.gone = lambda pid: self.ended(pid, None)
         self.leaving: Callable[[int], None] = lambda code: None
-        self._cgroup = cgroup.own_cgroup()
-        self._oom_kills = self._count_oom_kills()
         self._do: dict[type[actions.Action], Callable[[Any], None]] = {
             actions.LoadRelease: self.loaders.load,
             actions.DropLoader: self.loaders.drop,
@@ -61,7 +61,7 @@ class Effects:
     def seat(self) -> None:
         """The workers of an earlier master keep their places in the balance pages."""
         for process in self.registry.workers.values():
-            if process.settings.kind == "web":
+            if process.settings.kind == "web" and not process.over:
                 self.balance.hold(process.group, process.seat)
 
     def perform(self, action: actions.Action) -> None:
@@ -72,6 +72,7 @@ class Effects:
 
     def ended(self, pid: int, status: int | None) -> None:
         """The keeper reaped this pid; strangers are none of our business."""
+        self.programs.hear(pid)
         process = self.registry.ended(pid, status or 0)
         if isinstance(process, LoaderProcess):
             self.loaders.ended(process, status)
@@ -81,11 +82,14 @@ class Effects:
     # -- workers
 
     def _worker_ended(self, process: Process, status: int | None) -> None:
+        if process.over:  # told again by the keeper, or seen a second time
+            return
+        process.over = True
         self.balance.free(process.group, process.seat)
         self.programs.ended(process)
         code = None if status is None else os.waitstatus_to_exitcode(status)
         self.autopsy.ended(process)
-        oom = code == -signal.SIGKILL and self._new_oom_kill()
+        oom = code == -signal.SIGKILL and self.autopsy.was_killed_for_memory(process)
         self.context.post(events.Exited(process.worker, code, oom, random.random()))
 
     def _spawn(self, action: actions.Spawn) -> None:
@@ -189,11 +193,11 @@ class Effects:
             self._signal(process, signal.SIGTERM)
 
     async def _terminate_late(self, process: Process) -> None:
-        """It was given `drain` and has not ended: what it is still doing is asked first."""
-        try:
-            await self.autopsy.examine(process, signal=False)
-        finally:
-            self._signal(process, signal.SIGTERM)
+        """It was given `drain` and has not ended: what it is still doing is asked first, but not waited for."""
+        examined = asyncio.ensure_future(self.autopsy.examine(process, signal=False))
+        await asyncio.wait([examined], timeout=A_MOMENT)
+        self._signal(process, signal.SIGTERM)
+        await examined
 
     def _signal(self, process: Process, number: int) -> None:
         if process.handle is not None:
@@ -269,12 +273,3 @@ class Effects:
 
     def _members(self, process: Process) -> list[Handle]:
         return members(process.handle, self.context.keeper_pid, process.tree, self.registry.pids(but=process.pid))
-
-    # -- out of memory
-
-    def _count_oom_kills(self) -> int:
-        return (cgroup.oom_kills(self._cgroup) or 0) if self._cgroup else 0
-
-    def _new_oom_kill(self) -> bool:
-        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
-        return self._oom_kills > before

@@ -8,7 +8,7 @@ from .watch import Watch
 
 GATHERING = 0.5
 PATIENCE = 5.0
-_NO_TERM = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})
+DEAF = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})  # what is so hears no SIGTERM
 
 
 def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
@@ -37,7 +37,7 @@ def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
 def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
     if end.step == Step.WANTED:
         if end.gathered or watch.due(end.since + GATHERING):
-            yield actions.Kill(worker.id) if end.verdict in _NO_TERM else actions.Terminate(worker.id)
+            yield actions.Kill(worker.id) if end.verdict in DEAF else actions.Terminate(worker.id)
     elif watch.due(end.step_at + group.settings.term):
         yield actions.Kill(worker.id)
 
@@ -48,7 +48,7 @@ def _planned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterato
         booting = worker.phase == Phase.STARTING and group.settings.kind != "command"
         yield actions.Terminate(worker.id) if booting else actions.Ask(worker.id)
     elif end.step == Step.ASKED:
-        if watch.due(end.step_at + group.settings.drain):
+        if watch.due(max(end.step_at + group.settings.drain, end.until)):
             yield actions.Terminate(worker.id)
-    elif watch.due(end.step_at + group.settings.term):
+    elif watch.due(max(end.step_at + group.settings.term, end.until)):
         yield actions.Kill(worker.id)

@@ -69,6 +69,20 @@ class Pinged(Event, frozen=True):
     behind: float = 0.0
 
 
+class Extended(Event, frozen=True):
+    """A program says that its start, or its end, takes so many seconds more (`EXTEND_TIMEOUT_USEC`)."""
+
+    worker: int
+    seconds: float
+
+
+class Tripped(Event, frozen=True):
+    """A program is stuck: it says so itself, or was silent for longer than its own watchdog allows."""
+
+    worker: int
+    silent: float = 0.0
+
+
 class Observed(Event, frozen=True):
     """What /proc says of a worker, asked for by `Observe`."""
 
@@ -116,12 +130,15 @@ class LoaderSpawned(Event, frozen=True):
 
 
 class LoaderReady(Event, frozen=True):
-    """The application is imported; `unsafe` says what forbids forking."""
+    """The application is imported; `unsafe` says what forbids forking; `prints` is the fingerprint of its files, `edits`
+    how they differ from those of an earlier load of this release."""
 
     group: str
     release: int
     seconds: float
     unsafe: tuple[str, ...] = ()
+    prints: str = ""
+    edits: str = ""
 
 
 class LoaderFailed(Event, frozen=True):

@@ -117,7 +117,8 @@ def _final_cause(place: Place, event: events.Exited) -> Cause:
 
 
 def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
-    killed = worker.ending is not None and worker.ending.step == Step.KILLED and code in (None, -9)
+    end = worker.ending
+    killed = end is not None and (end.step == Step.KILLED or end.killed) and code in (None, -9)
     since = worker.ready_at or worker.ordered
     outside = worker.termed and cause == Cause.OUTSIDE
     reason = ", ".join(filter(None, ["somebody sent it SIGTERM" if outside else "", worker.boot_error]))
@@ -131,7 +132,8 @@ def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) 
     if worker.ending is not None or not (trial or worker.release == group.current):
         return slot
     if end.cause == Cause.FINISHED or (restart == "never" and end.cause != Cause.PLANNED and end.code == 0):
-        return replace(slot, done=True, done_by=worker.release)
+        has_successor = any(other.id > worker.id for other in slot.staying)
+        return slot if has_successor else replace(slot, done=True, done_by=worker.release)
     if trial:
         return slot
     if end.code == death.EXIT_CONFIG:

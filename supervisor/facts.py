@@ -17,6 +17,10 @@ from .rollfacts import RollDone as RollDone
 from .rollfacts import RolledBack as RolledBack
 from .rollfacts import RollMoved as RollMoved
 from .rollfacts import RollStarted as RollStarted
+from .upgradefacts import KeeperKept as KeeperKept
+from .upgradefacts import KeeperReplaced as KeeperReplaced
+from .upgradefacts import MasterUpgraded as MasterUpgraded
+from .upgradefacts import UpgradeFailed as UpgradeFailed
 
 _LEVELS: dict[str, Level] = {"planned": "info", "finished": "info", "killed from outside": "warning"}
 _ENDINGS = {
@@ -78,12 +82,16 @@ class ReleaseLoading(Release, frozen=True):
     line = "{group}: loading release {release}"
 
 
-class ReleaseReloaded(Release, frozen=True):
-    """Its loader was lost, and a newer release has been made since: in-place edits would be in it as well."""
+class ReleaseLost(Release, frozen=True):
+    """Its loader was lost, and what can be imported now is other code. `serving`: it is what the group has."""
 
-    line = "{group}: release {release} is imported again from {folder}; what was edited there since is in it"
     severity = "warning"
-    folder: str
+    why: str
+    serving: bool = True
+
+    def _text(self) -> str:
+        then = "its workers serve on, the next death there starts a roll" if self.serving else "no rollback goes to it"
+        return f"{self.group}: release {self.release} is not restorable: {self.why}; {then}"
 
 
 class ReleaseLoaded(Release, frozen=True):
@@ -332,6 +340,30 @@ class BusDeaf(Fact, frozen=True):
     line = "bus {url} answers, but nothing is heard from it; it is connected anew"
     severity = "warning"
     url: str
+
+
+class DiskTrouble(Fact, frozen=True):
+    """Told once for each reason. `safe`: what the next master has to know is kept where it needs no disk."""
+
+    severity = "error"
+    path: str
+    why: str
+    safe: bool = True
+
+    def _text(self) -> str:
+        then = "the cluster runs on from memory" if self.safe else "a next master would forget what this one does"
+        return f"{self.path} cannot be written: {self.why}; {then}: make room there"
+
+
+class DiskWell(Fact, frozen=True):
+    line = "{path} is written again"
+    path: str
+
+
+class RunDirRestored(Fact, frozen=True):
+    line = "{path} had been removed and is there again; commands find the master again"
+    severity = "warning"
+    path: str
 
 
 class Dropped(Fact, frozen=True):

@@ -29,6 +29,11 @@ def founded_group(settings: GroupSection, origin: Origin | None = None) -> Group
     return Group(settings.name, settings, settings.count, 1, {1: release}, slots)
 
 
+def origin_of(release: Release) -> Origin:
+    """What a release is made of."""
+    return Origin(release.settings, release.python, release.written, release.interpreter)
+
+
 def made(number: int, origin: Origin) -> Release:
     """A release of this origin, not loaded yet."""
     return Release(number, origin.settings, origin.python, origin.written, origin.interpreter)

@@ -1,5 +1,6 @@
 """Where welcomed connections go: which process a worker or zygote is, and what its messages mean."""
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -49,6 +50,7 @@ class Hall:
         self.registry, self.loaders, self.commands = registry, loaders, commands
         self.post, self.keeper_pid, self.welcome = post, keeper_pid, welcome
         self.exchange, self.autopsy = exchange, autopsy
+        self.own = os.geteuid()
 
     def admit(self, connection: Connection, hello: Hello) -> str:
         """A worker or zygote says hello with the token of its spawn."""
@@ -56,6 +58,8 @@ class Hall:
         if process is None:
             self._end_leftover(hello)
             return "nobody ordered this process"
+        if connection.peer.uid != (process.uid if process.uid >= 0 else self.own):
+            return "this token belongs to another user"
         if process.pid and (process.pid, process.start) != (hello.pid, hello.start):
             return "another process has this token"
         if process.dumps is None and hello.dumps >= 0:

@@ -23,8 +23,9 @@ def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
     progress = max(worker.progress, now - behind)
     trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
     trend = recycling.measured(worker, pulse)
-    if trend is not None and worker.trend is None and trend.fresh:
-        cluster = recycling.judged(cluster, place.group, worker.release, trend.fresh)
+    limited = place.group.settings.max_memory > 0
+    if trend is not None and trend.fresh and (limited or trend is not worker.trend):
+        cluster = recycling.judged(cluster, place.group, worker.release, trend.fresh, now)
         place = place._replace(group=cluster.groups[place.group.name])
     worker = replace(worker, pulse=pulse, progress=progress, trouble=trouble, trend=trend)
     why = "" if worker.stale or worker.ending is not None else recycling.worn(place.group, worker, pulse)

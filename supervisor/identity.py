@@ -25,10 +25,14 @@ class Identity(NamedTuple):
 
 
 def identify(peer: Peer, role: Role, registry: Registry) -> Identity | None:
-    """None when it is nobody who may use ipc. The kernel vouches for the pid, /proc for its ancestors."""
+    """None when it is nobody who may use ipc. The kernel vouches for pid and user, /proc for its ancestors.
+
+    Who has no role comes through the door of another user: it must belong to a worker that was started as this user,
+    for a mark in an environment can be copied.
+    """
     start = start_time(peer.pid)
     process = _ancestor(peer.pid, registry) or _marked(peer.pid, registry)
-    if process is not None:
+    if process is not None and (role > Role.NOBODY or process.uid == peer.uid):
         return Identity(process.slot, process.group, process.worker, peer.pid, start, peer.uid)
     if role >= Role.OPERATOR:
         return Identity(f"script-{peer.pid}", "", 0, peer.pid, start, peer.uid, role)

@@ -1,10 +1,19 @@
-"""`bkd init`: a commented configuration and a tiny application that run as they are."""
+"""`bkd init`: a commented configuration and a tiny application that run as they are; units of systemd."""
 
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from ..ipc.errors import BkdError
-from .places import FILE, folder_name
+from . import unitfile
+from .config.groups import known_user
+from .config.load import load
+from .places import FILE, find_config, folder_name
 
+VERSION_LIMIT = 5.0
 CONFIG = """\
 # Start it with "bkd start", look at it with "bkd status", and after a change of the code "bkd restart".
 
@@ -90,3 +99,34 @@ def initialise(folder: str) -> list[str]:
     except OSError as error:
         raise NotWritable(f"{home} cannot be written ({error.strerror}): choose another folder") from error
     return [str(path) for path in contents]
+
+
+class UnknownUser(BkdError):
+    """The user that the service is to run as is none of this machine."""
+
+
+def units(config: str | None, *, user: str, sockets: bool) -> str:
+    """The text of the service of a configuration, or of its sockets. Raises BkdError when there can be none."""
+    if user and not known_user(user):
+        raise UnknownUser(f"--user {user}: no such user on this machine: make it first (useradd --system {user})")
+    found = load(find_config(config, os.environ), os.environ, hostname=socket.gethostname())
+    plan = unitfile.Plan(found, own_command(), systemd_version(), user)
+    return unitfile.sockets(plan) if sockets else unitfile.service(plan)
+
+
+def own_command() -> list[str]:
+    """How this bkd is called by somebody who knows no PATH."""
+    script = shutil.which("bkd", path=os.path.dirname(sys.executable))
+    return [script] if script else [sys.executable, "-P", "-m", "bkd"]
+
+
+def systemd_version() -> int:
+    """Of this machine, 0 when it has none: then the units are such that every version takes them."""
+    try:
+        said = subprocess.run(
+            ["systemctl", "--version"], capture_output=True, text=True, timeout=VERSION_LIMIT, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    number = said.stdout.split()[1:2]
+    return int(number[0]) if number and number[0].isdigit() else 0

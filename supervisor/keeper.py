@@ -10,9 +10,7 @@ while no master is there to hear them.
 """
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import json
 import os
 import select
@@ -21,11 +19,18 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ..ipc.processes import redirect, start_time
-from . import spawning
+from . import activation, spawning
+from .births import Births
+from .herald import Herald
+from .keeperupgrade import KeeperUpgrade
+from .lockfile import Locks
+from .spawning import ending, in_words
 from .terminal import Terminal
+from .wakeup import Wakeup
 
 PACKET = 1 << 18
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -37,7 +42,6 @@ HOPELESS = 3
 NO_ROOM = 1.0
 LEAVING = 1.5
 LOOK = 0.02
-MASTER = "from bkd.supervisor.master import main; main()"
 BLANK = """\
 try:
     from bkd.workers.zygote import main
@@ -47,8 +51,6 @@ except Exception as error:
     sys.exit(96)
 main()
 """
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NAME = 15
 
 
 class Keeper:
@@ -59,13 +61,15 @@ class Keeper:
         os.environ.pop("BKD_TREE", None)  # of a worker that started this cluster: ours carry marks of their own
         self.terminal = Terminal()
         self.told: deque[dict[str, Any]] = deque(maxlen=EXITS_REMEMBERED)
-        self.listeners: dict[str, socket.socket] = {}
-        self.births: dict[int, int] = {}
+        self.listeners = activation.inherited(os.environ)
+        self.herald = Herald(os.environ, self.terminal.write)
+        self.kept = {"state": os.memfd_create("bkd-state")}  # masters write, the keeper only keeps it
+        self.births = Births()
         self.untold: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
-        self.locks: dict[str, int] = {}
-        self.master = 0
+        self.locks = Locks()
+        self.upgrade = KeeperUpgrade(self)
+        self.master = self.blank = 0
         self.link: socket.socket | None = None
-        self.blank = 0
         self.up = False
         self.starts = 0
         self.born_at = 0.0
@@ -73,7 +77,7 @@ class Keeper:
         self.code: int | None = None
         self.asked = 0
         self.leave_by = 0.0
-        self.wake_in, self.wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.wakeup = Wakeup((*FORWARDED, signal.SIGCHLD))
 
     def run(self) -> int:
         """Run until the cluster is over; returns the exit code of `bkd start`."""
@@ -82,12 +86,22 @@ class Keeper:
             self._start_master()
             self.blank = self._spawn_blank()
         except OSError as error:
-            self.terminal.write(f"bkd: the machine has no room for its processes: {_in_words(error)}\n")
+            self.terminal.write(f"bkd: the machine has no room for its processes: {in_words(error)}\n")
             self._leave(1)
+        return self._live()
+
+    def go_on(self) -> int:
+        """The same for one that has taken the place of another by exec."""
+        self._become_keeper()
+        self._reap()
+        return self._live()
+
+    def _live(self) -> int:
         while not self._is_over():
             self._wait()
-            self._hear_signals()
+            self.hear_signals()
             self._reap()
+            self.upgrade.hurry()
             if self.restart_at is not None and time.monotonic() >= self.restart_at:
                 self._start_master()
         return self.code or 0
@@ -98,8 +112,7 @@ class Keeper:
             return False
         if self.leave_by == 0.0:
             self.leave_by = time.monotonic() + LEAVING
-            for pid in list(self.births):
-                self._forget_birth(pid)
+            self.births.forget_all()
         left = spawning.children()
         if left and time.monotonic() > self.leave_by:
             for pid in left:
@@ -108,12 +121,8 @@ class Keeper:
         return not left or time.monotonic() > self.leave_by + LEAVING
 
     def _become_keeper(self) -> None:
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        libc.prctl(_PR_SET_NAME, b"bkd-keeper", 0, 0, 0)
-        signal.set_wakeup_fd(self.wake_out, warn_on_full_buffer=False)
-        for number in (*FORWARDED, signal.SIGCHLD):
-            signal.signal(number, lambda _number, _frame: None)
+        spawning.become_subreaper(b"bkd-keeper")
+        self.wakeup.begin()
 
     # -- the master
 
@@ -125,6 +134,9 @@ class Keeper:
         except OSError as error:
             if not self.up:
                 raise
+            if self.upgrade.on_trial is not None:
+                self.upgrade.try_on(in_words(error))
+                return
             self.restart_at = time.monotonic() + NO_ROOM
             self.terminal.write(f"bkd: no new master can be started ({error.strerror}); trying again\n")
             return
@@ -135,9 +147,7 @@ class Keeper:
         try:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET)
-            options = json.dumps({**self.options, "fd": theirs.fileno()})
-            argv = [sys.executable, "-P", "-c", MASTER, options]
-            self.master = spawning.spawn({"argv": argv, "inherit": [theirs.fileno()]})
+            self.master = self.upgrade.spawn_master(theirs.fileno())
         except OSError:
             ours.close()
             raise
@@ -149,21 +159,24 @@ class Keeper:
     def _announce(self) -> None:
         """A new master is told of listeners and living children, and again of the last deaths: its predecessor may
         have died before it heard of them."""
-        names, own = list(self.listeners), (self.master, self.blank)
+        names, own = activation.announced(self.listeners), (self.master, self.blank)
         born = {
             "event": "born",
-            "locks": list(self.locks),
+            "locks": list(self.locks.held),
             "keeper": os.getpid(),
             "starts": self.starts,
             "children": [[pid, start_time(pid)] for pid in spawning.children() if pid not in own],
             "listeners": names,
+            "kept": list(self.kept),
+            "above": self.herald.told(),
         }
         waiting = any(event["event"] == "signal" and event["number"] in ENDING for event in self.untold)
         if self.asked and not waiting:  # its predecessor may have died before it heard of it
             self.untold.append({"event": "signal", "number": self.asked})
         self.untold.extendleft(reversed(self.told))
         self.told.clear()
-        self.untold.appendleft({**born, "descriptors": [self.listeners[name].fileno() for name in names]})
+        descriptors = [*(self.listeners[name].fileno() for name in names), *self.kept.values()]
+        self.untold.appendleft({**born, "descriptors": descriptors})
 
     def _master_ended(self, status: int) -> None:
         if self.link is not None:
@@ -174,10 +187,14 @@ class Keeper:
             return
         if not self.up:
             if os.WIFSIGNALED(status):
-                self.terminal.write(f"bkd: the master ended while it was starting ({_ending(status)})\n")
+                self.terminal.write(f"bkd: the master ended while it was starting ({ending(status)})\n")
             self._leave(os.waitstatus_to_exitcode(status))
             return
+        self.herald.lost()
         self.untold = deque((e for e in self.untold if e["event"] != "born" and "re" not in e), EVENTS_KEPT)
+        if self.upgrade.on_trial is not None:
+            self.upgrade.try_on(ending(status))
+            return
         lived = time.monotonic() - self.born_at
         if self.asked and self.starts > HOPELESS and lived < 15.0:
             self._end_everything()
@@ -185,7 +202,7 @@ class Keeper:
         self.starts = 1 if lived > 15.0 else self.starts
         delay = 0.0 if self.starts <= 1 else min(5.0, 0.1 * 2 ** min(self.starts, 10))
         self.restart_at = time.monotonic() + delay
-        self.terminal.write(f"bkd: the master ended ({_ending(status)}); starting it again\n")
+        self.terminal.write(f"bkd: the master ended ({ending(status)}); starting it again\n")
 
     def _end_everything(self) -> None:
         """Somebody wants the cluster to stop, and no master lives long enough to do it in order."""
@@ -201,22 +218,29 @@ class Keeper:
         self.code = code if 0 <= code < 126 else 1
 
     def _close_listeners(self) -> None:
-        for listener in self.listeners.values():
-            spawning.close_listener(listener)
+        for name, listener in self.listeners.items():
+            spawning.close_listener(listener, ours=not activation.is_inherited(name))
 
     # -- waiting and telling
 
     def _wait(self) -> None:
         self._tell()
+        self.herald.keep_alive()
         poll = select.poll()
-        poll.register(self.wake_in, select.POLLIN)
+        poll.register(self.wakeup.descriptor, select.POLLIN)
         if self.link is not None:
             poll.register(self.link, select.POLLIN | (select.POLLOUT if self.untold else 0))
-        timeout = None if self.restart_at is None else max(0.0, self.restart_at - time.monotonic()) * 1000
-        timeout = LOOK * 1000 if self.code is not None else timeout
-        for fd, happened in poll.poll(timeout):
+        for fd, happened in poll.poll(self._timeout()):
             if self.link is not None and fd == self.link.fileno() and happened & (select.POLLIN | select.POLLHUP):
                 self._hear_master()
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until something has to be done by itself."""
+        if self.code is not None:
+            return LOOK * 1000
+        wanted = self.restart_at, self.upgrade.deadline, self.herald.due
+        moments = [moment for moment in wanted if moment is not None]
+        return max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
 
     def _tell(self) -> None:
         while self.untold and self.link is not None:
@@ -257,13 +281,13 @@ class Keeper:
                 continue
             self._obey(order)
 
-    def _hear_signals(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            for number in os.read(self.wake_in, 4096):
-                if number in ENDING:
-                    self.asked = number
-                if number in FORWARDED:
-                    self.untold.append({"event": "signal", "number": number})
+    def hear_signals(self) -> None:
+        """Those that have come; masters are told of them."""
+        for number in self.wakeup.arrived():
+            if number in ENDING:
+                self.asked = number
+            if number in FORWARDED:
+                self.untold.append({"event": "signal", "number": number})
 
     def _reap(self) -> None:
         while True:
@@ -275,14 +299,12 @@ class Keeper:
                 return
             if pid == self.master:
                 self._master_ended(status)
+            elif pid == self.upgrade.checker:
+                self.upgrade.checked(status)
             else:
-                self._forget_birth(pid)
+                self.births.forget(pid)
                 self.blank = 0 if pid == self.blank else self.blank
                 self.untold.append({"event": "exit", "pid": pid, "status": status})
-
-    def _forget_birth(self, pid: int) -> None:
-        if pid in self.births:
-            os.close(self.births.pop(pid))
 
     # -- orders
 
@@ -290,15 +312,17 @@ class Keeper:
         try:
             answer = ORDERS[order["do"]](self, order)
         except OSError as error:
-            answer = {"error": _in_words(error), "errno": error.errno}
+            answer = {"error": in_words(error), "errno": error.errno}
         except Exception as error:  # noqa: BLE001 - whatever the order was, the keeper lives on
             answer = {"error": f"{type(error).__name__}: {error}"}
         if "id" in order:
             self.untold.append({"event": "answer", "re": order["id"], **answer})
 
     def _bind(self, order: dict[str, Any]) -> dict[str, Any]:
-        listener = spawning.listen(order)
-        self.listeners[order["name"]] = listener
+        """What masters have to ask for is given to the next one as it is."""
+        listener = self.listeners.get(order["name"]) if activation.is_asked_for(order["name"]) else None
+        if listener is None:
+            listener = self.listeners[order["name"]] = spawning.listen(order)
         return {"name": order["name"], "descriptors": [listener.fileno()]}
 
     def _close(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -308,54 +332,30 @@ class Keeper:
         return {}
 
     def _lock(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Hold a lock file for as long as the keeper lives; the answer names the holder when somebody else does."""
-        if order["path"] in self.locks:
-            return {}
-        fd = os.open(order["path"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(fd, 64).decode(errors="replace").strip()
-            os.close(fd)
-            return {"error": "locked", "holder": holder}
-        os.ftruncate(fd, 0)
-        os.write(fd, b"%d\n" % os.getpid())
-        self.locks[order["path"]] = fd
-        return {}
+        return self.locks.take(order["path"])
 
     def _spawn(self, order: dict[str, Any]) -> dict[str, Any]:
         """Spawn a program; `birth` is a line it finds on its standard input."""
         birth = order.get("birth")
         if birth is None:
-            pid = spawning.spawn(order)
+            given = activation.chosen(self.listeners, order.get("listeners", ()))
+            pid = spawning.spawn({**order, "listeners": given})
         else:
-            pid = self._spawn_with_pipe(order)
+            pid = self.births.spawn(order)
             if birth:
-                self._give_birth({"pid": pid, "birth": birth})
+                self.births.give(pid, birth)
         return {"pid": pid, "start": start_time(pid)}
 
-    def _spawn_with_pipe(self, order: dict[str, Any]) -> int:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            pid = spawning.spawn({**order, "stdin": read_end})
-        except OSError:
-            os.close(write_end)
-            raise
-        finally:
-            os.close(read_end)
-        self.births[pid] = write_end
-        return pid
-
     def _spawn_blank(self) -> int:
-        return self._spawn_with_pipe({"argv": [sys.executable, "-P", "-c", BLANK, "warm"], "env": BLANK_ENV})
+        return self.births.spawn({"argv": [sys.executable, "-P", "-c", BLANK, "warm"], "env": BLANK_ENV})
 
     def _give_birth(self, order: dict[str, Any]) -> dict[str, Any]:
-        """A line of at most PIPE_BUF bytes: the write cannot block."""
-        with contextlib.suppress(BrokenPipeError, KeyError):  # it has ended: its exit was told, or will be
-            os.write(self.births[order["pid"]], order["birth"].encode())
-        self._forget_birth(order["pid"])
-        if order["pid"] == self.blank:
-            self.blank = 0
+        self.births.give(order["pid"], order["birth"])
+        self.blank = 0 if order["pid"] == self.blank else self.blank
+        return {}
+
+    def _notify(self, order: dict[str, Any]) -> dict[str, Any]:
+        self.herald.say(order["text"])
         return {}
 
     def _redirect(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -365,6 +365,7 @@ class Keeper:
 
     def _mark_up(self, order: dict[str, Any]) -> dict[str, Any]:
         self.up = True
+        self.upgrade.passed()
         return {}
 
     def _exit(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -373,23 +374,16 @@ class Keeper:
         return {}
 
 
-ORDERS = {
+ORDERS: dict[str, Callable[[Keeper, dict[str, Any]], dict[str, Any]]] = {
     "bind": Keeper._bind,
     "close": Keeper._close,
     "lock": Keeper._lock,
     "spawn": Keeper._spawn,
     "birth": Keeper._give_birth,
     "up": Keeper._mark_up,
+    "notify": Keeper._notify,
     "redirect": Keeper._redirect,
     "exit": Keeper._exit,
+    "upgrade": lambda keeper, order: keeper.upgrade.begin(order),
+    "upgraded": lambda keeper, order: keeper.upgrade.document(order),
 }
-
-
-def _in_words(error: OSError) -> str:
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
-
-
-def _ending(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,7 +1,7 @@
 """What a worker printed before it ended: the end of its log, from its own birth on."""
 
+import os
 import re
-from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -57,12 +57,16 @@ def last_words(process: Process, *, shared: bool) -> str:
 
 
 def last_lines(path: str, born: int) -> list[str]:
-    """The last of a log from the offset `born` on, safe for a terminal; raises OSError."""
-    with Path(path).open("rb") as file:
+    """The last of a log from the offset `born` on, safe for a terminal; raises OSError, also for what is no file."""
+    with open(path, "rb", opener=_never_waits) as file:
         size = file.seek(0, 2)
         file.seek(max(born if born <= size else 0, size - BYTES))
         lines = file.read(BYTES).decode(errors="replace").splitlines()[-LINES:]
     return [clean(line) for line in lines]
+
+
+def _never_waits(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def last_traceback(lines: list[str]) -> list[str]:

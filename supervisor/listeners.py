@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..ipc.errors import BkdError
-from .config.address import Address, Inet, Unix, absolute_address, parse_address
+from .activation import is_inherited, label, meant
+from .config.address import Address, Inet, Inherited, Unix, absolute_address, parse_address
 from .keeperlink import KeeperError, KeeperLink
 
 BACKLOG = 2048
 CONTROL = "control"
+DOOR = "worker:"
 CONTROL_BACKLOG = 512
 
 
@@ -23,10 +25,15 @@ class ListenError(BkdError):
 
 
 class Listeners:
-    """Descriptors by name: the text of the bind, or `control`."""
+    """Descriptors by name: the text of the bind, `control`, or `worker:UID`.
+
+    `inherited` are the sockets that the keeper was started with, as `activation` calls them. They are never
+    closed: what one configuration does not use the next one may.
+    """
 
     def __init__(self, keeper: KeeperLink, found: dict[str, int]) -> None:
         self.keeper = keeper
+        self.inherited = {name: found.pop(name) for name in [*found] if is_inherited(name)}
         self.found = found
         self._reserved = 0
 
@@ -36,21 +43,44 @@ class Listeners:
             await self._order(CONTROL, "unix", path, CONTROL_BACKLOG, 0o600)
         return self.found[CONTROL]
 
+    async def door(self, uid: int, path: str) -> None:
+        """The socket of another user's processes: nobody else's, not even before it has its owner. Raises KeeperError
+        and OSError."""
+        name = f"{DOOR}{uid}"
+        if name not in self.found:
+            await self._order(name, "unix", path, CONTROL_BACKLOG, 0o600)
+            os.chown(path, uid, -1, follow_symlinks=False)
+
     async def web(self, text: str, base: str) -> None:
         """One `bind` of a group, relative to `base`. Raises ListenError."""
         if text in self.found:
             return
         address = parse_address(absolute_address(text, base))
+        if isinstance(address, Inherited):
+            self._take_over(text)
+            return
         try:
             if isinstance(address, Unix):
                 await self._order(text, "unix", address.path, BACKLOG, 0o666)
-            elif isinstance(address, Inet):
+            else:
                 family, resolved = await _resolve(address)
                 await self._order(text, family, resolved, BACKLOG)
-            else:
-                raise ListenError(f"{text}: socket activation is not supported yet; give an address")
         except KeeperError as error:
             raise ListenError(f"cannot listen on {text}: {error}{_holder(address, error.errno)}") from error
+        os.set_blocking(self.found[text], True)  # as programs expect it; web workers change that before they accept
+
+    def _take_over(self, text: str) -> None:
+        """Raises ListenError when it is not clear which socket is meant, or another address means the same."""
+        names = meant(self.inherited, text)
+        if not names:
+            raise ListenError(_missing(text, self.inherited))
+        if len(names) > 1:
+            numbers = " or ".join(_number(name) for name in names)
+            raise ListenError(f"{text}: {len(names)} sockets have this name: write {numbers}")
+        others = [other for other in self.found if is_inherited(other) and meant(names, other)]
+        if others:
+            raise ListenError(f"{text} and {others[0]} are the same socket: write one of them, in one group")
+        self.found[text] = os.dup(self.inherited[names[0]])
 
     async def all(self, texts: Iterable[str], base: str) -> None:
         """Each of these; raises ListenError."""
@@ -69,17 +99,19 @@ class Listeners:
     def keep(self, wanted: set[str]) -> None:
         """Close every web listener but these, unless some are being reserved."""
         if not self._reserved:
-            self.close(set(self.found) - wanted - {CONTROL})
+            doors = {name for name in self.found if name.startswith(DOOR)}
+            self.close(set(self.found) - wanted - doors - {CONTROL})
 
     def close(self, names: set[str]) -> None:
         """Close these, here and in the keeper."""
         for name in names:
             os.close(self.found.pop(name))
-            self.keeper.tell("close", name=name)
+            if not is_inherited(name):
+                self.keeper.tell("close", name=name)
 
     def unlink(self) -> None:
         """The keeper is gone and cannot remove the socket files any more."""
-        for fd in self.found.values():
+        for fd in [fd for name, fd in self.found.items() if not is_inherited(name)]:
             with socket.socket(fileno=os.dup(fd)) as listener:
                 if listener.family == socket.AF_UNIX:
                     Path(listener.getsockname()).unlink(missing_ok=True)
@@ -89,6 +121,17 @@ class Listeners:
             "bind", name=name, family=family, address=address, backlog=backlog, mode=mode
         )
         self.found[name] = descriptors[0]
+
+
+def _missing(text: str, inherited: Iterable[str]) -> str:
+    there = ", ".join(f"fd:{label(name)} ({_number(name)})" for name in inherited)
+    what = f"it was started with {there}" if there else "it was started with none"
+    advice = f"FileDescriptorName={text.removeprefix('fd:')} in a systemd .socket unit passes one"
+    return f"{text}: bkd was not given such a listening socket, {what}: {advice}"
+
+
+def _number(name: str) -> str:
+    return name.rpartition(":")[0]
 
 
 async def _resolve(address: Inet) -> tuple[str, list[Any]]:

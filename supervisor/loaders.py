@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import __version__
-from ..ipc.errors import FrameError
+from ..ipc.errors import BkdError, FrameError
 from ..ipc.message import (
     NO_BKD,
     OTHER_VERSION,
@@ -29,15 +29,16 @@ from ..ipc.message import (
     body,
 )
 from ..ipc.processes import start_time
-from . import actions, events
+from . import actions, events, procfs
 from .balance import Balance
 from .config.schema import GroupSection
 from .connection import Connection
 from .context import Context
 from .fact import clean_lines
 from .keeper import BLANK, BLANK_ENV
-from .keeperlink import KeeperError
+from .originfiles import OriginFiles
 from .registry import LoaderProcess, Process, Registry
+from .slotlog import provide
 
 HELLO_LIMIT = 15.0
 
@@ -62,6 +63,7 @@ class Loaders:
         self.context, self.registry, self.balance, self._run = context, registry, balance, run
         self.examine: Callable[[LoaderProcess, str], Awaitable[None]]
         self.watching: Watching | None = None
+        self.origins = OriginFiles()
 
     # -- orders
 
@@ -87,6 +89,8 @@ class Loaders:
         if loader is None:
             self._spawn_failed(process, "the zygote is gone", blameless=True)
             return
+        process.uid = loader.uid
+        provide(process.log, process.uid, self.context.config.log.keep)
         loader.forks.add(process.worker)
         if loader.connection is not None:
             loader.connection.send(_order(process))
@@ -101,21 +105,23 @@ class Loaders:
         """A zygote has connected: give it its release, unless it has it from an earlier master."""
         loader.connection = connection
         connection.loader = loader.key
+        self._known(loader, connection.peer.pid, start_time(connection.peer.pid))
         if loaded:
-            for worker in sorted(loader.forks):
+            for worker in sorted(loader.forks & self.registry.workers.keys()):
                 connection.send(_order(self.registry.workers[worker]))
         else:
-            self._send_load(connection, loader.key, f"{loader.group}.zygote", solo=False)
+            self._send_load(connection, loader.key, f"{loader.group}.zygote", uid=loader.uid, solo=False)
 
     def admit_solo(self, process: Process, connection: Connection) -> None:
         """A process that is to become one worker has connected."""
-        self._send_load(connection, (process.group, process.release), process.slot, solo=True)
+        self._send_load(connection, (process.group, process.release), process.slot, uid=process.uid, solo=True)
 
     def heard(self, loader: LoaderProcess, envelope: Envelope) -> None:
         """A message of a zygote."""
         match envelope.op:
             case Forked.op:
                 forked = body(envelope, Forked)
+                self._check(loader, forked)
                 self.spawned(forked.worker, forked.pid, forked.start)
             case ForkFailed.op:
                 failed = body(envelope, ForkFailed)
@@ -168,6 +174,10 @@ class Loaders:
         if early is not None:
             self.context.post(events.Exited(worker, os.waitstatus_to_exitcode(early), False, random.random()))
 
+    def bury(self, process: Process) -> None:
+        """An order of the last master that nobody has carried out: it is not waited for any more."""
+        self._spawn_failed(process, "the master ended meanwhile", blameless=True)
+
     def ended(self, loader: LoaderProcess, status: int | None) -> None:
         """The keeper reaped this zygote."""
         self.registry.forget(loader)
@@ -191,7 +201,8 @@ class Loaders:
     def _take_blank(self, loader: LoaderProcess) -> int:
         """The process that was started before the configuration was known: what it imported suits a web group."""
         release = self.context.release(*loader.key)
-        if release.settings.kind != "web" or release.python:
+        settings = release.settings
+        if settings.kind != "web" or release.python or settings.user or settings.group or settings.umask:
             return 0
         blank, self.context.blank = self.context.blank, 0
         return blank
@@ -199,51 +210,73 @@ class Loaders:
     async def _start(self, loader: LoaderProcess, blank: int) -> None:
         try:
             pid, start = await self._born(loader, blank)
-        except KeeperError as error:
+        except BkdError as error:
             self.registry.forget(loader)
             self.context.post(events.LoaderFailed(loader.group, loader.release, str(error), chance=random.random()))
             return
-        early = self.registry.born(loader, pid, start)
+        early = self._known(loader, pid, start)
         if loader.handle is None:
             self.ended(loader, early)
             return
-        self.context.post(events.LoaderSpawned(loader.group, loader.release, pid))
         await asyncio.sleep(HELLO_LIMIT)
         if loader.connection is None and self.registry.loaders.get(loader.key) is loader:
             self._fail(loader, f"{self._python(loader.key)} did not connect within {HELLO_LIMIT:g} s; see its log")
 
-    async def _born(self, loader: LoaderProcess, blank: int) -> tuple[int, int]:
-        birth = self._birth(loader.token)
-        if blank:
-            self.context.keeper.tell("birth", pid=blank, birth=birth)
-            return blank, start_time(blank)
-        python = self._python(loader.key)
-        return await self._spawn(python, birth, self.context.log_path(f"{loader.group}.zygote"), BLANK_ENV)
+    def _known(self, loader: LoaderProcess, pid: int, start: int) -> int | None:
+        """Its process is known, from the keeper or from itself; gives the wait status when it has ended already."""
+        if loader.pid:
+            return None
+        early = self.registry.born(loader, pid, start)
+        if loader.handle is not None:
+            self.context.post(events.LoaderSpawned(loader.group, loader.release, pid))
+        return early
 
-    async def _spawn(self, python: str, birth: str, log: str, env: dict[str, str]) -> tuple[int, int]:
-        argv = [python, "-P", "-c", BLANK]
-        answer, _ = await self.context.keeper.order("spawn", argv=argv, birth=birth, out=log or None, env=env)
+    async def _born(self, loader: LoaderProcess, blank: int) -> tuple[int, int]:
+        if blank:
+            self.context.keeper.tell("birth", pid=blank, birth=_birth(self.context.socket, loader.token))
+            return blank, start_time(blank)
+        return await self._spawn(loader, self.context.log_path(f"{loader.group}.zygote"), BLANK_ENV)
+
+    async def _spawn(self, process: LoaderProcess | Process, log: str, env: dict[str, str]) -> tuple[int, int]:
+        key = process.group, process.release
+        credentials = self.context.accounts.of(self.context.release(*key).settings)
+        process.uid = credentials.uid
+        birth = _birth(await self.context.door(credentials), process.token)
+        provide(log, process.uid, self.context.config.log.keep)
+        argv, env = [self._python(key), "-P", "-c", BLANK], {**env, **credentials.environment()}
+        answer, _ = await self.context.keeper.order(
+            "spawn", argv=argv, birth=birth, out=log or None, env=env, **credentials.order()
+        )
         return answer["pid"], answer["start"]
 
     async def _execute(self, process: Process) -> None:
         try:
-            env = {**BLANK_ENV, "BKD_TREE": process.tree}
-            python = self._python((process.group, process.release))
-            pid, start = await self._spawn(python, self._birth(process.token), process.log, env)
-        except KeeperError as error:
+            pid, start = await self._spawn(process, process.log, {**BLANK_ENV, "BKD_TREE": process.tree})
+        except BkdError as error:
             self._spawn_failed(process, str(error))
             return
         self.spawned(process.worker, pid, start)
 
-    def _birth(self, token: str) -> str:
-        return msgspec.json.encode({"socket": self.context.socket, "token": token}).decode() + "\n"
+    def _check(self, loader: LoaderProcess, forked: Forked) -> None:
+        """A process that is signalled as root later on: a zygote of another user may name its own forks and no others.
+        Raises FrameError."""
+        if loader.uid < 0:
+            return
+        process = self.registry.workers.get(forked.worker)
+        facts = procfs.read(forked.pid)
+        if process is None or facts is None or facts.start != forked.start:
+            return
+        ours = facts.ppid == self.context.keeper_pid and procfs.owner(forked.pid) == loader.uid
+        known = self.registry.by_pid(forked.pid)
+        if (process.group, process.release) != loader.key or not ours or known not in (None, process):
+            raise FrameError(f"worker {forked.worker}, pid {forked.pid}, is no fork of this zygote")
 
     def _python(self, key: tuple[str, int]) -> str:
         return self.context.release(*key).python or sys.executable
 
-    def _send_load(self, connection: Connection, key: tuple[str, int], log: str, *, solo: bool) -> None:
+    def _send_load(self, connection: Connection, key: tuple[str, int], log: str, *, uid: int, solo: bool) -> None:
         settings = self.context.release(*key).settings
-        work, descriptors = self._work(settings)
+        work, descriptors = self._work(settings, uid)
         load = Load(
             app=self.context.config.app.name,
             group=settings.name,
@@ -261,20 +294,20 @@ class Loaders:
         )
         connection.send(load, descriptors=tuple(descriptors))
 
-    def _work(self, settings: GroupSection) -> tuple[Work, list[int]]:
+    def _work(self, settings: GroupSection, uid: int) -> tuple[Work, list[int]]:
         if settings.kind == "python":
             return FunctionWork(settings.target, settings.ready == "notify"), []
         names = list(settings.bind)
-        slots = self.balance.page(settings.name, settings.count, fresh=not self.context.adopting)
+        slots = self.balance.page(settings.name, settings.count, fresh=not self.context.adopting, uid=uid)
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]
 
     def _loaded(self, loader: LoaderProcess, loaded: Loaded) -> None:
+        prints, edits = self.origins.compared(loader.key, loaded.prints)
         if loader.loaded:
             return
         loader.loaded = True
-        self.context.post(
-            events.LoaderReady(loader.group, loader.release, loaded.seconds, tuple(sorted(set(loaded.unsafe))))
-        )
+        unsafe = tuple(sorted(set(loaded.unsafe)))
+        self.context.post(events.LoaderReady(loader.group, loader.release, loaded.seconds, unsafe, prints, edits))
 
     def _load_failed(self, loader: LoaderProcess, failed: LoadFailed) -> None:
         self.context.last_trace = clean_lines(failed.trace)
@@ -313,6 +346,10 @@ class Loaders:
         self.balance.free(process.group, process.seat)
         self.registry.forget(process)
         self.context.post(events.SpawnFailed(process.worker, why, random.random(), blameless))
+
+
+def _birth(socket: str, token: str) -> str:
+    return msgspec.json.encode({"socket": socket, "token": token}).decode() + "\n"
 
 
 def _order(process: Process) -> Fork:

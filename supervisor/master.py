@@ -24,7 +24,7 @@ from ..ipc.errors import BkdError
 from ..ipc.processes import start_time
 from . import banner, events, limits, ownlog
 from .adoption import Adoption
-from .announcement import Announcement, failure
+from .announcement import Announcement
 from .bus.fitness import keyring_of
 from .bus.keyring import KeyringError
 from .cluster import Cluster
@@ -33,6 +33,7 @@ from .config.faults import ConfigError
 from .config.schema import Config
 from .context import Context
 from .deploys import Deploys
+from .doors import Doors
 from .effects import Effects
 from .errands import Errands
 from .exchange import Exchange
@@ -51,15 +52,18 @@ from .keeperlink import KeeperError, KeeperLink
 from .keeperwatch import KeeperWatch
 from .lastwords import trace, with_last_words
 from .listeners import Listeners
-from .memory import Memory, State, records, restore, stamp
+from .memory import Memory, State, records, restore, slate_of, stamp
 from .metrics.metrics import Metrics
 from .origins import origins
+from .outer import Outer
 from .places import NoRunDir
+from .probation import Probation
 from .registry import Registry
 from .reloads import Reloads
 from .roles import admit_groups
 from .rolls import pace
 from .rows import addresses, find, has_siblings
+from .rundir import RunDir, provide
 from .server import Server
 from .setup import Options, exit_when_failed, read_config, run_dir_of
 from .tasks import Tasks
@@ -84,8 +88,9 @@ def main() -> None:
     setproctitle("bkd: master")
     try:
         limits.raise_files()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(Master(options).run())
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        with Probation(options.terminal) as probation, runner:
+            code = runner.run(Master(options, probation).run())
     except ConfigError as error:
         code = _failed(options, str(error), 2)
     except (NoRunDir, KeyringError) as error:
@@ -109,8 +114,8 @@ class Master:
     config: Config
     run_dir: str
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, options: Options, probation: Probation) -> None:
+        self.options, self.probation = options, probation
         self.registry = Registry()
         self.keeper = KeeperLink(options.fd)
         self.began = self._saved = time.monotonic()
@@ -140,12 +145,12 @@ class Master:
         self.keeper_pid = born["keeper"]
         self.children = [(pid, start) for pid, start in born["children"]]
         self.keeper_start = start_time(self.keeper_pid)
-        cluster = self._configured(born["locks"])
+        cluster = self._configured(born["locks"], slate_of(born, descriptors))
         self.files = self.options.logs_to_files(self.config)
         log = self.config.log
         self.journal = Journal(Path(self.run_dir), limit=log.rotate, keep=max(1, log.keep))
         self.turns = Turns(cluster, self._perform, self.tell)
-        self.listeners = Listeners(self.keeper, dict(zip(born["listeners"], descriptors, strict=True)))
+        self.listeners = Listeners(self.keeper, dict(zip(born["listeners"], descriptors, strict=False)))
         self.context = Context(
             config=self.config,
             run_dir=self.run_dir,
@@ -162,19 +167,20 @@ class Master:
             watch=self.options.watch,
             remember=self.remember,
         )
+        self.outer = Outer(self, born.get("above", {}))
         self._compose()
 
-    def _configured(self, locks: list[str]) -> Cluster:
+    def _configured(self, locks: list[str], slate: int) -> Cluster:
         """What the last master left. The file, which may be half edited by now, is only read where there is none."""
         for lock in locks:
             self.run_dir = os.path.dirname(lock)
-            self.memory = Memory(self.run_dir)
+            self.memory = Memory(self.run_dir, slate)
             state = self.memory.recall(self.keeper_pid, self.keeper_start)
             if state is not None:
                 return self._remembered(state)
         self.config = read_config(self.options)
         self.run_dir = run_dir_of(self.options, self.config)
-        self.memory = Memory(self.run_dir)
+        self.memory = Memory(self.run_dir, slate)
         return self._fresh()
 
     def _fresh(self) -> Cluster:
@@ -200,6 +206,7 @@ class Master:
         self.exchange = Exchange(self.config.app.name, self.registry, lambda: self.turns.cluster)
         self.deploys = Deploys(self, self.listeners)
         self.reloads = Reloads(self, self.deploys)
+        self.reloads.reloading = self.outer.reloading
         self.commands = Commands(self, self.deploys, self.reloads)
         self.metrics = Metrics(
             self.config, self.run_dir, self.commands.snapshot, epoch=self.epoch, lost=lambda: self.journal.lost
@@ -219,7 +226,7 @@ class Master:
             self.exchange,
             self.effects.autopsy,
         )
-        self.turns.changed = self._changed
+        self.turns.changed, self.memory.tell = self._changed, self.tell
         self.keeper_watch = KeeperWatch(self, self.keeper, self.options, self.reloads)
         self.keeper_watch.is_over = lambda: self.over.done()
         self.keeper_watch.alone = lambda: self.housekeeping.look_for_the_dead()
@@ -231,29 +238,36 @@ class Master:
         missing = limits.too_few(slots)
         if missing:
             raise StartError(missing)
+        provide(Path(self.run_dir), adopting=self.adopting)
         try:
             await self.keeper.order("lock", path=f"{self.run_dir}/lock")
         except KeeperError as error:
-            holder = error.answer.get("holder")
-            if holder is None:
-                raise StartError(f"{self.run_dir}/lock: {error}") from error
-            name = self.config.app.name
-            how = f"bkd stop{banner.socket_option(self.config, self.run_dir)}"
-            raise StartError(f"{name} is already running (pid {holder}); stop it with `{how}`") from error
-        Path(self.run_dir, "log").mkdir(mode=0o750, exist_ok=True)
+            if not self.adopting:
+                raise self._locked_out(error) from error
+            logger.error("{}/lock: {}", self.run_dir, error)
         self.server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)
         self._admit_groups()
         await self.server.listen(socket.socket(fileno=os.dup(control)))
+        doors = Doors(self.listeners, self.server, self.run_dir, self.config)
+        await doors.again()
+        self.context.door = doors.path
         for release in (release for group in self.turns.cluster.groups.values() for release in group.releases.values()):
             for text in release.settings.bind:
                 await self.listeners.web(text, self.config.base)
+
+    def _locked_out(self, error: KeeperError) -> StartError:
+        holder = error.answer.get("holder")
+        if holder is None:
+            return StartError(f"{self.run_dir}/lock: {error}")
+        how = f"bkd stop{banner.socket_option(self.config, self.run_dir)}"
+        return StartError(f"{self.config.app.name} is already running (pid {holder}); stop it with `{how}`")
 
     def _admit_groups(self) -> None:
         """A unix group that is gone by now must not keep a master from taking over what runs."""
         try:
             admit_groups(self.run_dir, self.context.socket, self.config.control)
-        except BkdError as error:
+        except (BkdError, OSError) as error:
             if not self.adopting:
                 raise
             logger.error("{}", error)
@@ -269,20 +283,23 @@ class Master:
         self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
         if self.adopting:
             self.turns.post(events.Adopted(time.monotonic() - self._saved))
+            adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
+            self.tasks.run(adoption.run())
         self.turns.begin()
         self.keeper_watch.begin()
         self._dismiss_blank()
-        if self.adopting:
-            adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
-            self.tasks.run(adoption.run())
         self.remember()
         self.housekeeping.begin()
         self.tasks.run(Timers(self, self.deploys).run())
+        self.tasks.run(RunDir(Path(self.run_dir), self, self.keeper, self.listeners, self.server).run())
         self.plane.begin()
         self.metrics.begin()
         if self.watching is not None:
             self.watching.begin()
         self.keeper.tell("up")
+        self.outer.begin()
+        self.probation.passed()
+        self.commands.upgrades.begin()
 
     def _dismiss_blank(self) -> None:
         """The process that was started early is of no use to this configuration."""
@@ -318,8 +335,9 @@ class Master:
         if self._saving is None:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY, self.remember)
         self.listeners.keep(addresses(self.turns.cluster))
+        self.outer.changed()
         if self.announcement.due:
-            self._announce_start()
+            self.announcement.conclude(self)
 
     def remember(self) -> None:
         """Write down what a next master has to know; called soon after every turn, and before a promise."""
@@ -329,16 +347,6 @@ class Master:
         first = (*stamp(self.keeper_pid, self.keeper_start), self.epoch, self.began, time.monotonic())
         rest = (self.announcement.made, self.config, self.turns.cluster, *records(self.registry))
         self.memory.keep(State(*first, *rest))
-
-    def _announce_start(self) -> None:
-        why = failure(self.turns.cluster)
-        if why:
-            self.announcement.make(f"{self.context.last_trace}bkd: {why}\n", 1, self.run_dir)
-            self.turns.post(events.StopAsked(why, code=1))
-        elif all(slot.is_up for _, slot in self.turns.cluster.slots()):
-            self.announcement.made = True
-            self.remember()
-            self.announcement.make("", 0, self.run_dir)
 
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""

@@ -19,8 +19,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Trend(msgspec.Struct, frozen=True):
-    """`fresh`: the size right after the worker was ready, 0 when nobody measured it then; `fresh_served`: the requests
-    that it had served by then; `samples`: the oldest first, at least `spacing` seconds apart."""
+    """`fresh`: the size right after the worker was ready, or what it fell to when others came to share its memory, 0
+    when nobody measured it then; `fresh_served`: the requests that it had served by then; `samples`: the oldest first, at least `spacing` seconds apart."""
 
     fresh: int = 0
     fresh_served: int = 0
@@ -36,6 +36,8 @@ def begun(sample: Sample, *, fresh: bool) -> Trend:
 def followed(trend: Trend, sample: Sample) -> Trend:
     """The trend after another measurement. When there are too many, every second one goes and the others are rarer."""
     samples, spacing = trend.samples, trend.spacing
+    if trend.fresh > sample.pss:
+        trend = Trend(sample.pss, sample.served, spacing, samples)
     if samples and sample.at < samples[-1].at + spacing:
         return trend
     if len(samples) == MOST_SAMPLES:

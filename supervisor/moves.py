@@ -45,6 +45,8 @@ class Moves:
         others = [worker for worker in staying if worker not in fresh]
         if others and self._is_superfluous(slot, others):
             yield from self._retire(slot, others)
+        elif others and not fresh and self.group.releases[wanted].lost:
+            return
         elif others and not fresh:
             yield from self._replace(slot, wanted, others)
         elif others:

@@ -10,55 +10,51 @@ A sender may have ended before its datagram is read. Its pid is then right, but 
 import asyncio
 import os
 import socket
-import stat
 import struct
 from array import array
 from collections.abc import Callable
-from pathlib import Path
-
-from ..ipc.errors import BkdError
 
 DATAGRAM_BYTES = 8192
 DATAGRAMS_PER_TURN = 64
-PATH_BYTES = 107
 CREDENTIALS = struct.Struct("=iII")
 MOST_DESCRIPTORS = 253
 ANCILLARY_BYTES = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
-IGNORED = frozenset({"MAINPID", "MAINPIDFDID", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "BARRIER"})
+IGNORED = frozenset({"MAINPIDFDID", "FDSTORE", "FDSTOREREMOVE", "FDNAME", "FDPOLL", "BARRIER"})
 
 OnMessage = Callable[[int, dict[str, str]], None]
-"""Gets the sender's pid and what it said (`READY`, `STATUS`, `STOPPING`, `WATCHDOG`, `EXTEND_TIMEOUT_USEC`, …)."""
+"""Gets the sender's pid and what it said (`READY`, `STATUS`, `MAINPID`, `WATCHDOG`, `EXTEND_TIMEOUT_USEC`, …)."""
 
 
 class NotifySocket:
-    """The socket that NOTIFY_SOCKET names in one slot's environment. To be made and closed in the loop that reads it.
+    """What NOTIFY_SOCKET names in one slot's environment, as `datagrams.bound` made it. To be made and closed in the
+    loop that reads it; nothing is read before `hear`.
 
-    What concerns other supervisors (`MAINPID`, stored descriptors) is left out of the messages. Descriptors that come
-    along are closed after the message was handled, which is what ends a sender's `BARRIER=1`.
-    `refused` counts datagrams of senders that are not allowed, `malformed` those too long or without a sender.
+    What is for others (stored descriptors) is left out of the messages. Descriptors that come along are closed after
+    the message was handled, which is what ends a sender's `BARRIER=1`. `refused` counts datagrams of senders that are
+    not allowed, `malformed` those too long or without a sender.
     """
 
-    def __init__(self, path: str, *, allowed: Callable[[int], bool], on_message: OnMessage) -> None:
-        """Take the place of a stale socket at `path`. Raises BkdError when it cannot be bound."""
-        self.path = path
+    def __init__(self, bound: socket.socket, *, allowed: Callable[[int], bool], on_message: OnMessage) -> None:
         self.refused = 0
         self.malformed = 0
         self._allowed = allowed
         self._on_message = on_message
-        self._socket = _bound(path)
-        self._inode = Path(path).stat().st_ino
+        self._socket = bound
         self._loop = asyncio.get_running_loop()
+
+    def hear(self) -> None:
+        """Read from now on, and what was said before."""
         self._loop.add_reader(self._socket, self._read)
 
+    def hear_rest(self) -> None:
+        """Read what has been said so far: its sender may have ended."""
+        self._read()
+
     def close(self) -> None:
-        """Stop reading and remove the path, unless another socket has taken its place. May be called twice."""
-        if self._socket.fileno() < 0:
-            return
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        path = Path(self.path)
-        if path.exists() and path.stat().st_ino == self._inode:
-            path.unlink()
+        """Stop reading. May be called twice."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
 
     def _read(self) -> None:
         for _ in range(DATAGRAMS_PER_TURN):
@@ -109,32 +105,3 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> "array[int]":
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return found
-
-
-def _bound(path: str) -> socket.socket:
-    if len(os.fsencode(path)) > PATH_BYTES:
-        raise BkdError(f"{path} is too long for a socket (at most {PATH_BYTES} bytes): set a shorter run_dir")
-    _clear(Path(path))
-    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        receiver.bind(path)
-        Path(path).chmod(0o666)  # a worker may run as another user; who may speak is decided by its credentials
-    except OSError as error:
-        receiver.close()
-        raise BkdError(f"cannot listen at {path}: {error.strerror}") from error
-    return receiver
-
-
-def _clear(path: Path) -> None:
-    """Remove what an earlier master left there; nothing but a socket."""
-    if not path.parent.is_dir():
-        raise BkdError(f"{path.parent} is no directory: create it, or set run_dir to one that bkd may write to")
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise BkdError(f"{path} is in the way and no socket: remove it")
-        path.unlink()
-    except FileNotFoundError:
-        return
-    except PermissionError as error:
-        raise BkdError(f"cannot replace {path}: {error.strerror}") from error

@@ -15,11 +15,21 @@ from .terminal import Terminal
 def begin(options: Options, config: Config, run_dir: str) -> None:
     """From now on."""
     logger.remove()
-    to = private_log(f"{run_dir}/log/bkd.log") if options.daemon else Terminal()
+    to = _own_file(f"{run_dir}/log/bkd.log") if options.daemon else Terminal()
     colours = not options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     as_json = config.log.format == "json"
     form = banner.log_format(colours)
     logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
+
+
+def _own_file(path: str) -> TextIO | Terminal:
+    """A disk that has no place for the log is no reason not to take over."""
+    try:
+        return private_log(path)
+    except OSError as error:
+        terminal = Terminal()
+        terminal.write(f"bkd: {path} cannot be written: {error.strerror}\n")
+        return terminal
 
 
 def private_log(path: str) -> TextIO:

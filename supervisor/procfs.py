@@ -108,10 +108,22 @@ def opened(pid: int, descriptor: int) -> str:
         return ""
 
 
+def owner(pid: int) -> int:
+    """The real uid of a process, -1 when it is gone. Who owns its files in /proc can be somebody else."""
+    uids = text(f"/proc/{pid}/status").partition("\nUid:")[2].split(maxsplit=1)
+    return int(uids[0]) if uids else -1
+
+
 def traced(pid: int) -> bool:
     """Whether a debugger or tracer is attached."""
     tracer = _labelled(_content(f"/proc/{pid}/status"), b"TracerPid:")
     return tracer is not None and int(tracer) != 0
+
+
+def catches(pid: int, signal: int) -> bool:
+    """Whether `pid` has a handler for this signal now: after an exec it has none, and dies of it."""
+    caught = _labelled(_content(f"/proc/{pid}/status"), b"SigCgt:")
+    return caught is not None and bool(int(caught, 16) >> (signal - 1) & 1)
 
 
 def pss(pid: int) -> int | None:

@@ -1,52 +1,66 @@
 """The shell's part about foreign programs: spawning them, and finding out when they are ready."""
 
-import asyncio
 import os
-import time
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from ..ipc.errors import BkdError, DeadlineError
-from . import events, procfs, readiness
+from . import events, readiness
+from .activation import ASKED_FOR
 from .config.readiness import LogReady
 from .context import Context
 from .keeperlink import KeeperError
-from .notify import NotifySocket
+from .places import LONGEST_SOCKET_PATH
+from .privileges import Credentials
 from .registry import Process, Registry
+from .slotlog import provide
+from .voice import Voice
+
+ANYBODY = 0o666  # a program may become another user; who may speak is decided by its credentials
 
 
 class Programs:
-    """Kind `command`: the program's first process is the worker."""
+    """Kind `command`: the program's first process is the worker. `gone`: told the pid of one that nobody reaps."""
 
     def __init__(self, context: Context, registry: Registry, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.context, self.registry, self._run = context, registry, run
-        self._sockets: dict[int, NotifySocket] = {}
-        self.status: dict[int, str] = {}
+        self.gone: Callable[[int], None] = lambda pid: None
+        self._voices: dict[int, Voice] = {}
 
     def start(self, process: Process) -> None:
         """Spawn it; `Spawned` and `BecameReady`, or `SpawnFailed`, will follow."""
         self._run(self._start(process))
 
+    def hear(self, pid: int) -> None:
+        """This process has ended; its program may have said before that another one is its first now."""
+        for voice in [voice for voice in self._voices.values() if voice.process.pid == pid]:
+            voice.socket.hear_rest()
+
     def ended(self, process: Process) -> None:
         """Its process is gone."""
-        sock = self._sockets.pop(process.worker, None)
-        if sock is not None:
-            sock.close()
-        self.status.pop(process.worker, None)
+        voice = self._voices.pop(process.worker, None)
+        if voice is not None:
+            voice.close()
+            self._let_go(voice.path)
 
     async def _start(self, process: Process) -> None:
         settings = process.settings
         check = readiness.parse(settings.ready)
         if isinstance(check, LogReady) and not process.log:
             process.log = str(Path(self.context.run_dir, "log", f"{process.slot}.log"))
-        process.log_offset = size_of(process.log)
-        notified = asyncio.Event()
-        deadline = time.monotonic() + settings.start_timeout
         try:
-            notify = self._listen(process, notified)
+            credentials = self.context.accounts.of(settings)
+            process.uid = credentials.uid
+            door = await self.context.door(credentials)
+            provide(process.log, process.uid, self.context.config.log.keep)
+            process.log_offset = size_of(process.log)
+            voice = await self._listen(process)
             self.context.remember()  # should the master die in this moment, the next one finds the program by its mark
-            pid, start = await self._spawn(process, notify)
+            pid, start = await self._spawn(process, voice.path, door, credentials)
         except (KeeperError, BkdError) as error:
             self.ended(process)
             self.registry.forget(process)
@@ -54,68 +68,100 @@ class Programs:
             return
         early = self.registry.born(process, pid, start)
         self.context.post(events.Spawned(process.worker, pid, start))
+        voice.begin()
         if early is not None:
             self.context.post(events.Exited(process.worker, os.waitstatus_to_exitcode(early)))
             return
-        await self._await_ready(process, check, notified, deadline)
+        await self._await_ready(process, check, voice)
 
     def adopt(self, process: Process, *, ready: bool) -> None:
         """Take over a program that an earlier master started."""
-        notified = asyncio.Event()
-        self._listen(process, notified)
-        if not ready:
-            settings = process.settings
-            deadline = time.monotonic() + settings.start_timeout
-            self._run(self._await_ready(process, readiness.parse(settings.ready), notified, deadline))
+        self._run(self._adopt(process, ready=ready))
 
-    async def _await_ready(
-        self, process: Process, check: readiness.Check, notified: asyncio.Event, deadline: float
-    ) -> None:
+    async def _adopt(self, process: Process, *, ready: bool) -> None:
         try:
-            await readiness.wait_ready(
-                check,
-                deadline=deadline,
-                pid=process.pid,
-                log_path=process.log or None,
-                log_offset=process.log_offset,
-                notified=notified,
-            )
-        except DeadlineError as error:
-            self.context.post(events.BootFailed(process.worker, str(error)))
+            voice = await self._listen(process)
+        except BkdError as error:
+            logger.error("{} is not listened to: {}", process.slot, error)
             return
-        self.context.post(events.BecameReady(process.worker, watched=False))
+        if process.handle is None or not process.handle.alive():
+            self.ended(process)
+            return
+        voice.begin()
+        if not ready:
+            await self._await_ready(process, readiness.parse(process.settings.ready), voice)
 
-    async def _spawn(self, process: Process, notify: NotifySocket) -> tuple[int, int]:
-        settings = process.settings
+    async def _await_ready(self, process: Process, check: readiness.Check, voice: Voice) -> None:
+        """As long as it asks for more time it gets it."""
+        deadline = 0.0
+        while deadline < voice.deadline:
+            deadline = voice.deadline
+            try:
+                await readiness.wait_ready(
+                    check,
+                    deadline=deadline,
+                    pid=process.pid,
+                    log_path=process.log or None,
+                    log_offset=process.log_offset,
+                    notified=voice.notified,
+                )
+            except DeadlineError as error:
+                why = str(error)
+                continue
+            self.context.post(events.BecameReady(process.worker, watched=False))
+            return
+        self.context.post(events.BootFailed(process.worker, why))
+
+    async def _spawn(self, process: Process, notify: str, door: str, credentials: Credentials) -> tuple[int, int]:
+        settings, kill = process.settings, self.context.config.ping.kill
         env = {
+            **credentials.environment(),
+            **({"WATCHDOG_USEC": str(int(kill * 1e6))} if kill else {}),
             **settings.env,
-            "BKD_SOCKET": self.context.socket,
+            "BKD_SOCKET": door,
             "BKD_SLOT": process.slot,
             "BKD_RELEASE": str(process.release),
             "BKD_TREE": process.tree,
-            "NOTIFY_SOCKET": notify.path,
+            "NOTIFY_SOCKET": notify,
         }
-        answer, _ = await self.context.keeper.order(
-            "spawn", argv=settings.command, env=env, cwd=settings.cwd, out=process.log or None
-        )
+        order = {"argv": settings.command, "env": env, "cwd": settings.cwd, "out": process.log or None}
+        answer, _ = await self.context.keeper.order("spawn", **order, listeners=settings.bind, **credentials.order())
         return answer["pid"], answer["start"]
 
-    def _listen(self, process: Process, notified: asyncio.Event) -> NotifySocket:
-        folder = Path(self.context.run_dir, "notify")
+    async def _listen(self, process: Process) -> Voice:
+        """The keeper has the socket, so that a program can speak while no master is there. Raises BkdError."""
+        path = str(self._folder(process.uid) / f"{process.slot}.{process.worker}")
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise BkdError(
+                f"{path} is too long for a socket (at most {LONGEST_SOCKET_PATH} bytes): set a shorter run_dir"
+            )
+        mode = ANYBODY if process.uid < 0 else 0o600
+        order = {"name": f"{ASKED_FOR}{path}", "family": "datagram", "address": path, "mode": mode}
+        _, descriptors = await self.context.keeper.order("bind", **order)
+        if process.uid >= 0:
+            os.chown(path, process.uid, -1)
+        bound = socket.socket(fileno=descriptors[0])
+        voice = self._voices[process.worker] = Voice(self.context, self.registry, process, bound, self._told_gone)
+        return voice
+
+    def _let_go(self, path: str) -> None:
+        try:
+            self.context.keeper.tell("close", name=f"{ASKED_FOR}{path}")
+        except KeeperError:  # it is gone, and what it would do is left to be done
+            Path(path).unlink(missing_ok=True)
+
+    def _told_gone(self, pid: int) -> None:
+        """Unless the keeper has told it already."""
+        if any(voice.process.pid == pid for voice in self._voices.values()):
+            self.gone(pid)
+
+    def _folder(self, uid: int) -> Path:
+        """Programs of another user pass through a folder apart from ours, whose sockets anybody may write to."""
+        folder = Path(self.context.run_dir, "notify" if uid < 0 else f"notify.{uid}")
         folder.mkdir(mode=0o700, exist_ok=True)
-
-        def heard(_sender: int, said: dict[str, str]) -> None:
-            if said.get("READY") == "1":
-                notified.set()
-            if "STATUS" in said:
-                self.status[process.worker] = said["STATUS"][:200]
-
-        def allowed(pid: int) -> bool:
-            return process.pid > 0 and procfs.descends(pid, process.pid) is not False
-
-        sock = NotifySocket(str(folder / f"{process.slot}.{process.worker}"), allowed=allowed, on_message=heard)
-        self._sockets[process.worker] = sock
-        return sock
+        if uid >= 0:
+            folder.chmod(0o711)
+        return folder
 
 
 def size_of(path: str) -> int:

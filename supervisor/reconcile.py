@@ -88,6 +88,8 @@ def _worker(
         yield actions.Retire(worker.id, cluster.closing.why)
     elif slot.retired:
         yield actions.Retire(worker.id, "the group was removed" if group.leaving else "the group was scaled down")
+    elif worker.tripped is not None and not slot.held:
+        yield actions.Condemn(worker.id, Verdict.STUCK, worker.tripped)
     elif worker.phase == Phase.STARTING:
         yield from _booting(group, slot, worker, moves, watch)
     else:
@@ -110,7 +112,7 @@ def _booting(group: Group, slot: Slot, worker: Worker, moves: Moves, watch: Watc
         yield actions.DropLoader(
             group.name, worker.release, f"it did not answer an order for {ORDER_LIMIT:g} s", hung=True
         )
-    elif not slot.held and watch.due(worker.ordered + group.settings.start_timeout):
+    elif not slot.held and watch.due(max(worker.ordered + group.settings.start_timeout, worker.until)):
         yield actions.Condemn(worker.id, Verdict.SLOW_BOOT, watch.now - worker.ordered)
 
 
@@ -137,23 +139,28 @@ def _complete(group: Group) -> bool:
 
 
 def _loaders(group: Group, watch: Watch) -> Iterator[actions.Action]:
-    """The zygotes of the current release and of one that a roll waits for; what nobody needs is dropped."""
+    """The zygotes of the current release, of one that a roll waits for, and of those in reserve; what nobody needs is
+    dropped."""
     yield from rolls.leftovers(group)
     roll = group.roll
     yield from _loader(group, group.release, watch)
     if roll is not None and roll.stage == Stage.LOADING and not roll.fault:
         yield from _loader(group, group.releases[roll.new], watch)
+    elif roll is None:
+        for release in rolls.in_reserve(group):
+            yield from _loader(group, release, watch)
 
 
 def _loader(group: Group, release: Release, watch: Watch) -> Iterator[actions.Action]:
-    if not release.forks or not group.count:
+    if not release.forks or not group.count or rolls.is_given_up(group, release):
         return
     if release.loader in (Loader.ABSENT, Loader.FAILED):
         if watch.due(release.next_try):
             yield actions.LoadRelease(group.name, release.number)
     elif release.loader == Loader.LOADING and watch.due(release.since + group.settings.start_timeout):
         limit = f"start_timeout ({group.settings.start_timeout:g} s)"
-        yield actions.DropLoader(group.name, release.number, f"its import took longer than {limit}", hung=True)
+        why = f"its import took longer than {limit}, see `bkd why {group.name}.zygote`"
+        yield actions.DropLoader(group.name, release.number, why, hung=True)
 
 
 def _sweeps(cluster: Cluster) -> Iterator[actions.Action]:

@@ -1,8 +1,8 @@
 """When a healthy worker has lived long enough: by requests, age or memory. Pure.
 
 Memory is PSS: what is shared with the zygote and the siblings counts by halves, thirds and so on. A `max_memory` that a
-fresh worker hardly fits into would recycle one after the other for ever: it is refused for that release, until another
-limit is set.
+fresh worker hardly fits into would recycle one after the other for ever: it is refused for that release, as long as
+that is so. What is fresh is judged when all slots serve: until then whoever comes first has much that will be shared.
 """
 
 from math import ceil
@@ -21,6 +21,7 @@ from .watch import Watch
 SPREAD = 0.1
 ROOM = 1.2
 FRESH = 30.0
+MEASURED = 5.0  # seconds after which a worker has measured its memory a second time, and said so
 UNITS = (1 << 30, 1 << 20, 1 << 10)
 
 
@@ -86,8 +87,8 @@ def limit_refused(group: Group, number: int) -> bool:
 
 def limit_of(group: Group, worker: Worker) -> int:
     """At how many bytes this one worker is recycled, 0 when its memory does not matter, or not yet."""
-    limit = group.settings.max_memory
-    if not limit or worker.trend is None or limit_refused(group, worker.release):
+    limit, release = group.settings.max_memory, group.releases.get(worker.release)
+    if not limit or worker.trend is None or (release is not None and too_small(limit, release)):
         return 0
     return int(_spread(limit, worker))
 
@@ -112,15 +113,37 @@ def refusal(release: Release) -> str:
     return f"max_memory = {limit} is not applied: {why}"
 
 
-def judged(cluster: Cluster, group: Group, number: int, fresh: int) -> Cluster:
-    """A worker of this release is ready and has this size. Once refused, a limit stays so: sizes differ a little."""
+def judged(cluster: Cluster, group: Group, number: int, fresh: int, now: float) -> Cluster:
+    """A worker of this release had this size when it was fresh; the smallest one counts."""
     release, limit = group.releases.get(number), group.settings.max_memory
     if release is None:
         return cluster
-    release = replace(release, fresh=fresh)
-    if release.refused == limit or not too_small(limit, release):
-        return with_release(cluster, group.name, release)
-    return _refused(cluster, group.name, replace(release, refused=limit))
+    small = replace(release, fresh=min(release.fresh or fresh, fresh))
+    if not too_small(limit, small):
+        small = replace(small, refused=0)
+    elif small.refused != limit and _is_whole(group, now):
+        return _refused(cluster, group.name, replace(small, refused=limit))
+    return cluster if small == release else with_release(cluster, group.name, small)
+
+
+def _is_whole(group: Group, now: float) -> bool:
+    """Whether all have come that share memory, and have been measured since."""
+    slots = [slot for slot in group.eligible() if not slot.failed and not slot.done]
+    youngest = max((worker.ready_at for slot in slots for worker in slot.staying), default=0.0)
+    return group.roll is None and all(slot.serves for slot in slots) and now >= youngest + MEASURED
+
+
+def thinned(group: Group) -> Group:
+    """Its workers share their memory with fewer others from now on: what a fresh one has is to be seen again."""
+
+    def unknown(worker: Worker) -> Worker:
+        return worker if worker.trend is None else replace(worker, trend=replace(worker.trend, fresh=0))
+
+    slots = {name: replace(row, workers=tuple(map(unknown, row.workers))) for name, row in group.slots.items()}
+    releases = {
+        number: row if row.refused else replace(row, fresh=0) for number, row in group.releases.items()
+    }  # what was too small is so all the more
+    return replace(group, slots=slots, releases=releases)
 
 
 def rejudged(cluster: Cluster, group: Group) -> Cluster:

@@ -17,7 +17,10 @@ class Process:
     """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
     environment; `seat`: its place in the balance page; `quiet`: it starts without work; `admitted`: it is to take work;
     `asked`: it is to drain; `words`: what it said of its own failure; `dumps`: where it writes its stacks to;
-    `signalled_by`: which operator sent it the last signal; `row`: the policy's row of it when it ended."""
+    `over`: it has ended, and only its leftovers are still looked for;
+    `signalled_by`: which operator sent it the last signal; `row`: the policy's row of it when it ended;
+    `uid`: as which user it was started, -1: as bkd's; `watchdog`: seconds of silence that a program allows itself, 0.0:
+    any; `status_text` and `doing`: what it says that it does."""
 
     worker: int
     group: str
@@ -35,16 +38,26 @@ class Process:
     seat: int = 0
     quiet: bool = False
     admitted: bool = False
+    over: bool = False
     log_offset: int = 0
     words: str = ""
     dumps: DumpFile | None = None
     signalled_by: str = ""
     row: Worker | None = None
+    uid: int = -1
+    watchdog: float = 0.0
+    status_text: str = ""
+    doing: str = ""
+
+    @property
+    def spoken(self) -> str:
+        """What it says of itself, in one line."""
+        return ": ".join(text for text in (self.doing, self.status_text) if text)
 
 
 @dataclass
 class LoaderProcess:
-    """A zygote's process; `forks` are the workers ordered from it and not yet there."""
+    """A zygote's process; `forks` are the workers ordered from it and not yet there; `uid` as for workers."""
 
     group: str
     release: int
@@ -56,6 +69,7 @@ class LoaderProcess:
     forks: set[int] = field(default_factory=set)
     loaded: bool = False
     dumps: DumpFile | None = None
+    uid: int = -1
 
     @property
     def key(self) -> tuple[str, int]:
@@ -87,6 +101,14 @@ class Registry:
         process.handle = Handle.open(pid, start)
         self._pids[pid] = process
         return self._early.pop(pid, None) if process.handle is None or not process.handle.alive() else None
+
+    def move(self, process: Process, pid: int, start: int) -> None:
+        """Another process of its tree is its first one from now on."""
+        if self._pids.get(process.pid) is process:
+            del self._pids[process.pid]
+        if process.handle is not None:
+            process.handle.close()
+        self.born(process, pid, start)
 
     def by_token(self, token: str) -> Process | LoaderProcess | None:
         """Whose secret this is."""

@@ -1,6 +1,7 @@
 """`bkd reload` and SIGHUP: the configuration on disk comes into force, as far as that is possible while things run."""
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Reloads:
 
     def __init__(self, master: Owner, deploys: Deploys) -> None:
         self.master, self.deploys = master, deploys
+        self.reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self._turn = asyncio.Lock()
 
     async def reload(self, request: Request) -> Finished:
@@ -58,15 +60,22 @@ class Reloads:
         try:
             if request.arguments.get("dry_run"):
                 return _answer(request, self._changes(self._read()), [], 0, "")
-            found, waiting = await self._begin(request.progress if _is_json(request) else request.say)
+            with contextlib.ExitStack() as lasting:
+                lasting.enter_context(self.reloading())
+                found, waiting = await self._begin(request.progress if _is_json(request) else request.say)
+                if request.arguments.get("no_wait"):
+                    self.master.tasks.run(self._rest(found, waiting, lasting.pop_all(), tell=tell))
+                    return self._begun(request, found, waiting)
+                waiting.progress = request.progress
+                await self._over(found, waiting, request, tell=tell)
         except ConfigError as error:
             return Finished(USAGE, err=f"{error}\nbkd: nothing was changed\n")
-        if request.arguments.get("no_wait"):
-            self.master.tasks.run(self._over(found, waiting, tell=tell))
-            return self._begun(request, found, waiting)
-        waiting.progress = request.progress
-        await self._over(found, waiting, request, tell=tell)
         return self._verdict(request, found, waiting)
+
+    async def _rest(self, found: list[Change], waiting: Waiting, lasting: contextlib.ExitStack, *, tell: bool) -> None:
+        """What nobody waits for."""
+        with lasting:
+            await self._over(found, waiting, tell=tell)
 
     def _begun(self, request: Request, found: list[Change], waiting: Waiting) -> Finished:
         left = _left(found)
@@ -75,12 +84,13 @@ class Reloads:
 
     async def by_signal(self) -> None:
         """SIGHUP: the same, told to the log."""
-        try:
-            found, waiting = await self._begin(lambda text: logger.info("reload: {}", text))
-        except BkdError as error:
-            logger.error("reload: {}; nothing was changed", error)
-            return
-        await self._over(found, waiting)
+        with self.reloading():
+            try:
+                found, waiting = await self._begin(lambda text: logger.info("reload: {}", text))
+            except BkdError as error:
+                logger.error("reload: {}; nothing was changed", error)
+                return
+            await self._over(found, waiting)
 
     async def _begin(self, progress: Callable[[str], None]) -> tuple[list[Change], Waiting]:
         """Raises ConfigError with every fault and BkdError when it cannot be applied; then nothing has changed."""

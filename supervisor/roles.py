@@ -39,15 +39,17 @@ def role(peer: Peer, control: ControlSection, owner: int) -> Role:
 def admit_groups(run_dir: str, control_socket: str, control: ControlSection) -> None:
     """Let the configured groups reach the socket; who may do what is decided by credentials, not by file modes.
 
-    One group: 0660 in 0750. Two groups: a file has only one, so everybody may connect, and nobody without a role gets
-    an answer. Raises RoleError when a group does not exist or may not be given.
+    One group: 0660 in 0750 (0751 when workers of other users pass there). Two groups: a file has only one, so everybody
+    may connect, and nobody without a role gets an answer. Raises RoleError when a group does not exist or may not be
+    given.
     """
     names = [name for name in (control.operators, control.viewers) if name]
     for name in names:
         if _number(name) is None:
             raise RoleError(f"[control] names the unix group {name}, which does not exist here")
     if len(set(names)) == 1:
-        _open(run_dir, 0o750, names[0])
+        passable = Path(run_dir).stat().st_mode & 0o001
+        _open(run_dir, 0o750 | passable, names[0])
         _open(control_socket, 0o660, names[0])
     elif names:
         Path(run_dir).chmod(0o711)

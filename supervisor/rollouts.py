@@ -2,12 +2,12 @@
 
 from msgspec.structs import replace
 
-from . import actions, events
-from .cluster import Breaker, Cause, Cluster, Exit, Group, Loader, Outcome, Roll, Slot, Stage, Wanted, Worker
+from . import actions, backoff, events
+from .cluster import Breaker, Cause, Cluster, Exit, Group, Loader, Outcome, Release, Roll, Slot, Stage, Wanted, Worker
 from .death import CHARGED
 from .fact import signal_name, span
-from .facts import RollAborted, RollDone, RolledBack, RollMoved, RollStarted
-from .founding import made
+from .facts import ReleaseLost, RollAborted, RollDone, RolledBack, RollMoved, RollStarted
+from .founding import made, origin_of
 from .rolls import finished, moved, on_trial, probation
 from .rows import forgiven, told, with_group
 
@@ -37,7 +37,7 @@ def called_off(cluster: Cluster, event: events.RollCalledOff, now: float) -> Clu
 
 def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluster:
     known = group.releases.get(wanted.release)
-    if wanted.release and (known is None or known.loader != Loader.READY):
+    if wanted.release and (known is None or not known.loaded):
         return _refused(cluster, group, wanted, f"release {wanted.release} is no longer loaded")
     number = wanted.release or group.newest + 1
     if number not in group.releases:
@@ -45,7 +45,14 @@ def _begun(cluster: Cluster, group: Group, wanted: Wanted, now: float) -> Cluste
         group = replace(group, releases=releases, newest=number)
     roll = Roll(number, group.current, wanted, now, stage_at=now)
     fact = RollStarted(group=group.name, release=number, old=group.current, why=wanted.why)
-    return told(with_group(cluster, replace(group, roll=roll)), fact)
+    return told(with_group(cluster, replace(group, roll=roll, heir=0)), fact)
+
+
+def inherited(cluster: Cluster, action: actions.BeginRoll, now: float) -> Cluster:
+    """Onto the code that is there, since the release before cannot be had again. Nobody asked, so nobody waits."""
+    group = cluster.groups[action.group]
+    wanted = Wanted(action.why, group.asked, origin_of(group.releases[group.heir]), group.heir)
+    return _begun(cluster, group, wanted, now)
 
 
 def _refused(cluster: Cluster, group: Group, wanted: Wanted, why: str) -> Cluster:
@@ -111,6 +118,7 @@ def finished_roll(cluster: Cluster, action: actions.FinishRoll, now: float) -> C
     assert group.roll is not None
     roll, done = group.roll, group.roll.stage != Stage.ABORTING
     group = replace(_ended(group, done=done, now=now), rolled_at=now if done else group.rolled_at)
+    group = group if done else _patient(group, now)
     cluster = with_group(cluster, group)
     if not done:
         cluster = told(cluster, RolledBack(group=group.name, release=roll.old))
@@ -202,6 +210,43 @@ def without_loader(group: Group, release: int, why: str, trace: str = "") -> Gro
     """A zygote is gone or never came up: without it, its release is not to be had."""
     roll = group.roll
     return faulty(group, why, trace=trace) if roll is not None and roll.new == release else group
+
+
+# -- releases that cannot be loaded again
+
+
+def is_edited(group: Group, release: Release, prints: str) -> bool:
+    """Whether a loader that has come up again has imported other files than the release was made of. What has not
+    served yet is made of what is there."""
+    served = release.number <= group.current
+    return served and bool(release.prints and prints) and prints != release.prints
+
+
+def lost(cluster: Cluster, event: events.LoaderReady, now: float) -> Cluster:
+    """This release cannot be had again: its loader goes, and what it has imported becomes a release of its own."""
+    group = cluster.groups[event.group]
+    release, why = group.releases[event.release], event.edits or "its files were edited since"
+    gone = replace(release, loader=Loader.FAILED, why=why, lost=why, since=now, next_try=now)
+    group = replace(group, releases={**group.releases, gone.number: gone})
+    serving = gone.number == group.current
+    if serving and group.roll is None:
+        heir = group.newest + 1
+        releases = {**group.releases, heir: made(heir, origin_of(gone))}
+        group = replace(group, releases=releases, newest=heir, heir=heir)
+    cluster = with_group(cluster, group)
+    if release.lost:
+        return cluster
+    return told(cluster, ReleaseLost(group=group.name, release=gone.number, why=why, serving=serving))
+
+
+def _patient(group: Group, now: float) -> Group:
+    """After a roll that was taken back, a release that is lost is looked at again, less and less often."""
+    release = group.release
+    if not release.lost:
+        return group
+    failures = release.failures + 1
+    release = replace(release, failures=failures, next_try=now + backoff.delay(failures + 1, 1.0))
+    return replace(group, releases={**group.releases, release.number: release})
 
 
 def _how(worker: Worker, end: Exit) -> str:

@@ -40,7 +40,8 @@ def tries_quietly(group: Group, slot: Slot, release: Release) -> bool:
     roll = group.roll
     first = roll is not None and roll.stage == Stage.CANARY and roll.canary == slot.name and roll.new == release.number
     web = release.settings.kind == "web" and group.settings.max_surge > 0
-    return first and web and probation(group) > 0
+    alone = bool(group.release.lost) and not any(other.serves for other in group.slots.values())
+    return first and web and probation(group) > 0 and not alone
 
 
 def may_serve(group: Group, slot: Slot, worker: Worker, watch: Watch) -> bool:
@@ -91,11 +92,27 @@ def progress(group: Group, watch: Watch) -> Iterator[actions.Action]:
     """The next stage of this group's roll, if it has come to it."""
     roll = group.roll
     if roll is None:
-        return
-    if roll.fault and roll.stage != Stage.ABORTING:
+        yield from _inheriting(group, watch)
+    elif roll.fault and roll.stage != Stage.ABORTING:
         yield actions.AbortRoll(group.name, roll.fault)
     else:
         yield from _STAGES[roll.stage](group, roll, watch)
+
+
+def _inheriting(group: Group, watch: Watch) -> Iterator[actions.Action]:
+    """What is lost is kept for as long as it lives; the first worker that is needed makes it a matter of the heir."""
+    if not group.heir or group.leaving or not group.releases[group.heir].loaded:
+        return
+    slot = next((slot for slot in group.eligible() if _needs_worker(slot, watch)), None)
+    if slot is not None:
+        why = f"{slot.name} needs a worker, and release {group.current} is not restorable: {group.release.lost}"
+        yield actions.BeginRoll(group.name, why)
+
+
+def _needs_worker(slot: Slot, watch: Watch) -> bool:
+    if slot.failed or slot.done or not watch.due(slot.next_try):
+        return False
+    return all(worker.stale for worker in slot.staying)
 
 
 def _loading(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
@@ -141,11 +158,12 @@ def _settling(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action
 
 
 def _aborting(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
-    """Over when nothing is left of the new release; who cannot come back does not keep anybody waiting for ever."""
+    """Over when nothing is left of the new release; who cannot come back does not keep anybody waiting for ever, and
+    where there is nothing to come back to, the new one serves on."""
     settings = group.settings
     limit = roll.stage_at + settings.start_timeout + settings.drain + settings.term + TAKING_BACK
     left = any(worker.release == roll.new for slot in group.eligible() for worker in slot.workers)
-    if not left or watch.due(limit):
+    if not left or group.release.lost or watch.due(limit):
         yield actions.FinishRoll(group.name)
 
 
@@ -189,7 +207,7 @@ def wanted(group: Group) -> set[int]:
     roll = group.roll
     if roll is not None:
         return {number for number in group.releases if number <= roll.old or number == roll.new} - _failed(group, roll)
-    return {group.current, *kept(group)}
+    return {group.current, *(release.number for release in in_reserve(group))}
 
 
 def _failed(group: Group, roll: Roll) -> set[int]:
@@ -199,26 +217,45 @@ def _failed(group: Group, roll: Roll) -> set[int]:
 
 def kept(group: Group) -> list[int]:
     """The releases that a rollback can go to, the nearest first: loaded, and listening where the current one does."""
-    before = [release for release in group.releases.values() if _can_return(group, release)]
-    return sorted((release.number for release in before), reverse=True)[: group.settings.keep_releases]
+    return [release.number for release in _nearest(group) if release.loader == Loader.READY and not release.lost]
 
 
-def _can_return(group: Group, release: Release) -> bool:
+def in_reserve(group: Group) -> list[Release]:
+    """The releases that are to be loaded without having a worker: those to roll back to, and the heir."""
+    heir = [group.releases[group.heir]] if group.heir else []
+    return [*heir, *(release for release in _nearest(group) if not release.lost)]
+
+
+def is_given_up(group: Group, release: Release) -> bool:
+    """Whether a release that is lost need not be looked at now: another one is on its way, or waits."""
+    return bool(release.lost) and (group.roll is not None or group.heir > 0)
+
+
+def _nearest(group: Group) -> list[Release]:
+    """The releases before the current one that are remembered, the newest first."""
+    before = [release for release in group.releases.values() if _is_remembered(group, release)]
+    return sorted(before, key=lambda release: -release.number)[: group.settings.keep_releases]
+
+
+def _is_remembered(group: Group, release: Release) -> bool:
+    """Whether it was kept until its loader ended, and may be loaded again or is lost by then."""
     same = release.settings.bind == group.release.settings.bind
-    return release.number < group.current and release.loader == Loader.READY and same
+    again = release.prints and release.loader in (Loader.ABSENT, Loader.LOADING)
+    return release.number < group.current and same and bool(release.loader == Loader.READY or again or release.lost)
 
 
 def leftovers(group: Group) -> Iterator[actions.Action]:
     """Zygotes and releases that nobody needs any more."""
     stay = set() if group.leaving else wanted(group)
     used = {worker.release for slot in group.slots.values() for worker in slot.workers}
+    remembered = [] if group.leaving else [release.number for release in _nearest(group)]
     for release in group.releases.values():
         if release.number in stay or (group.leaving and used):
             if release.alive and release.loader in DEAD_WEIGHT:
                 yield actions.DropLoader(group.name, release.number, release.why)
         elif release.alive:
             yield actions.DropLoader(group.name, release.number, "it is no longer needed")
-        elif release.number not in used and release.number != group.current:
+        elif release.number not in (*used, *remembered, group.current):
             yield actions.ForgetRelease(group.name, release.number)
     if group.leaving and not group.slots and not any(release.alive for release in group.releases.values()):
         yield actions.ForgetGroup(group.name)
@@ -226,8 +263,13 @@ def leftovers(group: Group) -> Iterator[actions.Action]:
 
 def no_way_back(group: Group) -> str:
     """Why this group cannot be rolled back, "" when it can."""
+    nearest = _nearest(group)
+    if nearest and nearest[0].lost:
+        return f"release {nearest[0].number} is not restorable: {nearest[0].lost}"
     if kept(group):
         return ""
+    if nearest:
+        return f"release {nearest[0].number} is being loaded again; try again in a moment"
     settings = group.release.settings
     if settings.kind == "command":
         return "programs are not kept loaded; change the configuration back and `bkd reload`"

@@ -47,16 +47,29 @@ def rotate(path: Path, *, limit: int, keep: int, reopen: Callable[[], None] | No
         size = path.stat().st_size
     except FileNotFoundError:
         if reopen is not None and numbered(path, 1).exists():
-            reopen()
+            _reopened(path, numbered(path, 1).lstat(), reopen)
         return False
     if size < limit:
         return False
     if reopen is None:
         return _cut(path, limit, keep)
+    about = path.lstat()
     _part(path).unlink(missing_ok=True)
     move(path, path, keep)
-    reopen()
+    _reopened(path, about, reopen)
     return False
+
+
+def make(path: Path, uid: int, gid: int, mode: int = 0o640) -> None:
+    """An empty file of this owner, which needs root, unless something is there already. Raises OSError."""
+    try:
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        _resemble(made, uid, gid, mode)
+    finally:
+        os.close(made)
 
 
 def name_of(file: str) -> str | None:
@@ -188,6 +201,21 @@ def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+def _reopened(path: Path, about: os.stat_result, reopen: Callable[[], None]) -> None:
+    """A writer of another user cannot make its file anew itself."""
+    if about.st_uid != os.geteuid() and os.geteuid() == 0:
+        make(path, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
+    reopen()
+
+
+def _resemble(descriptor: int, uid: int, gid: int, mode: int) -> None:
+    """The owner first; of the mode, which he chooses, no more than reading and writing."""
+    about = os.fstat(descriptor)
+    if (about.st_uid, about.st_gid) != (uid, gid) and os.geteuid() == 0:
+        os.fchown(descriptor, uid, gid)
+    os.fchmod(descriptor, mode & 0o666)
+
+
 def _cut(path: Path, limit: int, keep: int) -> bool:
     source = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -215,7 +243,7 @@ class _Cut:
         self._size, self._limit, self._keep = about.st_size, limit, keep
         self._collapsible = _collapse(source, _FAR_BEYOND_ANY_END, about.st_blksize) == errno.EINVAL
         self._head = _head(about, limit) if self._collapsible else about.st_size
-        os.fchmod(part, stat.S_IMODE(about.st_mode))
+        _resemble(part, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
     def proceed(self) -> bool:
         """Copy a piece; after the last one cut."""

@@ -11,7 +11,7 @@ from ..ipc.message import Command, Envelope, Hello, Message, Refused, Welcome, b
 from ..ipc.message_names import VERSION
 from ..ipc.processes import start_time
 from .config.schema import ControlSection
-from .connection import READ, Connection
+from .connection import READ, Connection, Owner
 from .facts import FrameRejected, PeerRefused
 from .journal import Journal
 from .roles import Role, role
@@ -51,13 +51,14 @@ class Server:
         self.refusals: Counter[str] = Counter()
         self._roles: dict[Connection, Role] = {}
         self._told: dict[int, float] = {}
-        self._listening: asyncio.Server | None = None  # uvloop closes a server that nobody holds
+        self._newest: dict[str, Connection] = {}
+        self._listening: list[asyncio.Server] = []  # uvloop closes a server that nobody holds
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Serve this listener from now on."""
-        loop, buffer = asyncio.get_running_loop(), memoryview(bytearray(READ))
-        server = await loop.create_unix_server(lambda: Connection(self, buffer), sock=listener, backlog=BACKLOG)
-        self._listening = server
+    async def listen(self, listener: socket.socket, door: Owner | None = None) -> None:
+        """Serve this listener from now on; through a `door`, if it is not for everybody who has a role."""
+        loop, buffer, owner = asyncio.get_running_loop(), memoryview(bytearray(READ)), door or self
+        server = await loop.create_unix_server(lambda: Connection(owner, buffer), sock=listener, backlog=BACKLOG)
+        self._listening.append(server)
 
     def opened(self, connection: Connection) -> bool:
         """Called for every connection: who has no role gets no answer."""
@@ -69,12 +70,24 @@ class Server:
         self._roles[connection] = who
         return True
 
+    def let_in(self, connection: Connection, uid: int) -> bool:
+        """Called for every connection through the door of a user, who may say hello there and has no role."""
+        if connection.peer.uid != uid:
+            self._tell(connection, PeerRefused, f"this socket is for user {uid}")
+            return False
+        self._make_room()
+        self._roles[connection] = Role.NOBODY
+        return True
+
     def _make_room(self) -> None:
-        """When there are too many clients, the oldest connection of whoever has most makes room."""
+        """When there are too many clients, the oldest connection of whoever has most makes room: of the user, and of
+        his process."""
         clients = [other for other in self._roles if other.role in ("", "client")]
         if len(clients) >= CLIENTS:
-            greediest, _ = Counter(other.peer.pid for other in clients).most_common(1)[0]
-            next(other for other in clients if other.peer.pid == greediest).reject("it has too many connections")
+            user, _ = Counter(other.peer.uid for other in clients).most_common(1)[0]
+            his = [other for other in clients if other.peer.uid == user]
+            greediest, _ = Counter(other.peer.pid for other in his).most_common(1)[0]
+            next(other for other in his if other.peer.pid == greediest).reject("it has too many connections")
 
     def received(self, connection: Connection, envelope: Envelope) -> None:
         """The hello first, then what the role may say."""
@@ -94,6 +107,8 @@ class Server:
     def closed(self, connection: Connection) -> None:
         """Called once for every connection."""
         self._roles.pop(connection, None)
+        if self._newest.get(connection.token) is connection:
+            del self._newest[connection.token]
         if connection.role in ("worker", "zygote"):
             self.hall.lost(connection)
         elif connection.role == "application":
@@ -118,12 +133,22 @@ class Server:
             refusal = self.hall.admit(connection, hello)
             if refusal:
                 connection.reject(refusal)
+            else:
+                self._supersede(connection, hello.token)
+
+    def _supersede(self, connection: Connection, token: str) -> None:
+        """A process has one connection, the newest: whoever says hello again and again has no more than that."""
+        older = self._newest.get(token)
+        self._newest[token] = connection
+        connection.token = token
+        if older is not None and older.transport is not None:
+            older.transport.abort()
 
     def _check(self, connection: Connection, hello: Hello) -> str:
         if hello.version != VERSION:
             return f"this master speaks version {VERSION} of the protocol, you speak {hello.version}: use the same bkd"
         if hello.role == "client":
-            return ""
+            return "" if self._roles[connection] > Role.NOBODY else "no commands are taken here"
         if hello.role == "application":
             said = hello.pid or hello.start
         elif hello.role in ("worker", "zygote") and hello.token:

@@ -4,7 +4,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 
-from . import places
+from . import places, privileges
 from .bus.fitness import unfit
 from .config.faults import ConfigError
 from .config.load import for_run, load
@@ -15,7 +15,8 @@ from .notyet import refused
 
 @dataclass(frozen=True)
 class Options:
-    """What the launcher wrote down; the keeper hands it on unread."""
+    """What the launcher wrote down; the keeper hands it on unread, and adds `fd`, its link, and `terminal`: see
+    `probation`."""
 
     fd: int
     config: str = ""
@@ -25,6 +26,7 @@ class Options:
     daemon: bool = False
     tty: bool = False
     watch: bool = False
+    terminal: int = -1
 
     def logs_to_files(self, config: Config) -> bool:
         """`[log] mode`, `auto` is inherit as PID 1 or under the journal. In the background it is always files."""
@@ -45,7 +47,7 @@ def read_config(options: Options) -> Config:
     if options.target:
         return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
     config = load(options.config, os.environ, hostname=hostname)
-    faults = refused(config) + too_many_addresses(config) + unfit(config.bus)
+    faults = refused(config) + privileges.faults(config) + too_many_addresses(config) + unfit(config.bus)
     if faults:
         raise ConfigError(os.path.basename(options.config), faults)
     return config

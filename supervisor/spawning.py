@@ -1,17 +1,23 @@
 """The keeper's hands: fork and exec, listening sockets, its own children. Standard library only; decides nothing."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
 import signal
 import socket
 import stat
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..ipc.processes import redirect
+from . import activation, datagrams
+from .dropping import drop
 
 EXEC_LIMIT = 2.0
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME = 15
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -19,8 +25,9 @@ def spawn(order: dict[str, Any]) -> int:
     """Fork and exec `argv`; returns the pid. Raises OSError with the errno of whatever failed in the child.
 
     `env` is laid over the keeper's environment (null removes a name), `out` is a file that standard output and error
-    are appended to, `stdin` and `inherit` are descriptors. The child leads a session of its own, so that the
-    terminal's Ctrl-C reaches nobody but the keeper and its process group can be killed as a whole.
+    are appended to, `stdin`, `err` and `inherit` are descriptors; `uid`, `gid`, `groups` and `umask`: see
+    `dropping`, `user` is the name to complain of; `listeners`: see `activation.give`. The child leads a session of its
+    own, so that the terminal's Ctrl-C reaches nobody but the keeper and its process group can be killed as a whole.
     """
     failed_in, failed_out = os.pipe2(os.O_CLOEXEC)
     try:
@@ -55,9 +62,11 @@ def _become(order: dict[str, Any], failed: int) -> NoReturn:
         for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
         _wire(order)
+        _drop(order, failed)
         if order.get("cwd"):
             _enter(order["cwd"], failed)
-        environment = {**os.environ, **order.get("env", {})}
+        failed, given = activation.give(order.get("listeners", ()), failed)
+        environment = {**os.environ, **order.get("env", {}), **given}
         environment = {name: value for name, value in environment.items() if value is not None}
         os.execvpe(order["argv"][0], order["argv"], environment)
     except OSError as error:
@@ -65,6 +74,14 @@ def _become(order: dict[str, Any], failed: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 - nothing may escape into a second copy of the keeper
         os.write(failed, b"%d" % errno.EINVAL)
     os._exit(127)
+
+
+def _drop(order: dict[str, Any], failed: int) -> None:
+    try:
+        drop(order)
+    except OSError as error:
+        os.write(failed, b"%d user" % (error.errno or errno.EIO))
+        os._exit(127)
 
 
 def _enter(folder: str, failed: int) -> None:
@@ -81,8 +98,29 @@ def _wire(order: dict[str, Any]) -> None:
         stdin = os.open(os.devnull, os.O_RDONLY)
     os.dup2(stdin, 0)
     redirect(order.get("out") or "")
+    if "err" in order:
+        os.dup2(order["err"], 2)
     for fd in order.get("inherit", ()):
         os.set_inheritable(fd, True)
+
+
+def become_subreaper(name: bytes) -> None:
+    """Orphans below this process become its children from now on; `name` is what `ps` shows of it."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_NAME, name, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def recording(path: str) -> Iterator[tuple[int, int]]:
+    """A file to append standard error to, and a copy of this process's own; both for one spawn. Raises OSError."""
+    record = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    copy = os.dup(2)
+    try:
+        yield record, copy
+    finally:
+        os.close(record)
+        os.close(copy)
 
 
 def children() -> list[int]:
@@ -93,7 +131,10 @@ def children() -> list[int]:
 
 
 def listen(order: dict[str, Any]) -> socket.socket:
-    """Bind and listen: `family` inet, inet6 or unix, `address` a path or [host, port], `mode` of a unix socket."""
+    """Bind and listen: `family` inet, inet6, unix or datagram (a unix socket too, on which nobody listens), `address` a
+    path or [host, port], `mode` of a unix socket."""
+    if order["family"] == "datagram":
+        return datagrams.bound(order["address"], int(order["mode"]))
     if order["family"] == "unix":
         return _listen_unix(order["address"], int(order.get("mode", 0o666)), order["backlog"])
     family = socket.AF_INET6 if order["family"] == "inet6" else socket.AF_INET
@@ -145,10 +186,22 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
 
 
-def close_listener(listener: socket.socket) -> None:
+def close_listener(listener: socket.socket, *, ours: bool = True) -> None:
     """Close it; a unix socket's file goes with it if it is still ours."""
-    name = listener.getsockname() if listener.family == socket.AF_UNIX else ""
+    name = listener.getsockname() if ours and listener.family == socket.AF_UNIX else ""
     listener.close()
     if name:
         with contextlib.suppress(OSError):
             os.unlink(name)
+
+
+def in_words(error: OSError) -> str:
+    """What went wrong, and with which file."""
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+def ending(status: int) -> str:
+    """How a process has ended: `exit code 3`, or `SIGKILL`."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -31,18 +31,27 @@ class StateFile:
             return None
 
     def replace(self, data: bytes) -> None:
-        """A disk that does not take it is told once; the cluster runs on."""
+        """A disk that does not take it is told once, and once more when it does; the cluster runs on."""
         draft = self.path.with_suffix(".new")
         try:
             draft.unlink(missing_ok=True)
             with open(draft, "xb", opener=_private) as file:
                 file.write(data)
             draft.replace(self.path)
-            self.fault = ""
         except OSError as error:
-            if str(error) != self.fault:
-                self.fault = str(error)
-                logger.error("{} cannot be written: {}; a restart of the master would forget", self.path, error)
+            self._judge(str(error))
+        else:
+            self._judge("")
+
+    def _judge(self, fault: str) -> None:
+        if fault != self.fault:
+            self.fault = fault
+            self.changed()
+
+    def changed(self) -> None:
+        """Called when the disk begins to refuse it, for another reason than before, or does so no longer."""
+        if self.fault:
+            logger.error("{} cannot be written: {}; a restart of the master would forget", self.path, self.fault)
 
     def forget(self) -> None:
         """The cluster is over."""

@@ -24,9 +24,16 @@ _VITALS = ("ping_age", "verdict", "rss", "cpu", "in_flight", "lag", "served", "c
 
 
 def document(
-    cluster: Cluster, config: Config, *, began: float, keeper: int, dropped: Callable[[int], int]
+    cluster: Cluster,
+    config: Config,
+    *,
+    began: float,
+    keeper: int,
+    dropped: Callable[[int], int],
+    spoken: Callable[[int], str] = lambda worker: "",
 ) -> dict[str, Any]:
-    """The whole status, as `bkd status --json` prints it. `dropped`: events that a worker had no room for."""
+    """The whole status, as `bkd status --json` prints it. `dropped`: events that a worker had no room for; `spoken`:
+    what a program says of itself."""
     now = time.monotonic()
     return {
         "app": config.app.name,
@@ -37,11 +44,13 @@ def document(
         "keeper_pid": keeper,
         "master_pid": os.getpid(),
         "uptime": round(now - began, 3),
-        "groups": [_group(cluster, group, now, dropped) for group in cluster.groups.values()],
+        "groups": [_group(cluster, group, now, dropped, spoken) for group in cluster.groups.values()],
     }
 
 
-def _group(cluster: Cluster, group: Group, now: float, dropped: Callable[[int], int]) -> dict[str, Any]:
+def _group(
+    cluster: Cluster, group: Group, now: float, dropped: Callable[[int], int], spoken: Callable[[int], str]
+) -> dict[str, Any]:
     return {
         "name": group.name,
         "kind": group.settings.kind,
@@ -57,7 +66,7 @@ def _group(cluster: Cluster, group: Group, now: float, dropped: Callable[[int], 
             if release.pid and release.loader in (Loader.LOADING, Loader.READY)
         ],
         "reason": reason(group, now) or None,
-        "workers": [_slot(cluster, group, slot, now, dropped) for slot in group.slots.values()],
+        "workers": [_slot(cluster, group, slot, now, dropped, spoken) for slot in group.slots.values()],
     }
 
 
@@ -93,6 +102,8 @@ def _helper(group: Group, release: Release) -> dict[str, Any]:
 def reason(group: Group, now: float) -> str:
     """Why the group is not as one would like it, "" when all is well."""
     release = group.release
+    if release.lost:
+        return f"release {release.number} is not restorable: {release.lost}; the next death starts a roll"
     if release.loader == Loader.FAILED:
         wait = format_duration(max(0.0, release.next_try - now), rough=True)
         return f"release {release.number} does not load: {release.why}; next try in {wait}"
@@ -110,7 +121,14 @@ def _is_looping(slot: Slot, now: float) -> bool:
     return slot.looping and now - slot.scored_at < LOOP_CALM
 
 
-def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Callable[[int], int]) -> dict[str, Any]:
+def _slot(
+    cluster: Cluster,
+    group: Group,
+    slot: Slot,
+    now: float,
+    dropped: Callable[[int], int],
+    spoken: Callable[[int], str],
+) -> dict[str, Any]:
     worker = shown(slot)
     row: dict[str, Any] = {
         "name": slot.name,
@@ -122,6 +140,7 @@ def _slot(cluster: Cluster, group: Group, slot: Slot, now: float, dropped: Calla
         **_vitals(worker, now),
         **_memory(group, worker),
         "dropped": dropped(worker.id) if worker else 0,
+        "status_text": (spoken(worker.id) if worker else "") or None,
         "next_try": round(slot.next_try - now, 3) if slot.next_try > now else None,
         "last_exit": _exit(slot.last_exit, now),
         "beside": [
@@ -224,16 +243,23 @@ def table(status: dict[str, Any]) -> str:
         f"  (keeper {status['keeper_pid']}, master {status['master_pid']}, bkd {status['version']})"
     ]
     lines += _bus(status["bus"])
+    lines += [f"! the state cannot be written: {status['disk']}"] if status.get("disk") else []
     rows: list[tuple[str, ...]] = [COLUMNS]
     heads: dict[int, str] = {}
+    spoken: dict[int, str] = {}
     for group in status["groups"]:
         heads[len(rows)] = _head(group)
-        rows.extend(_row(worker) for worker in group["workers"])
+        for worker in group["workers"]:
+            if worker.get("status_text"):
+                spoken[len(rows)] = worker["status_text"]
+            rows.append(_row(worker))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for number, row in enumerate(rows):
         if number in heads:
             lines += ["", heads[number]]
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number in spoken:
+            lines.append(f"    says: {spoken[number]}")
     return "\n".join(lines[:1] + lines[1:]) + "\n"
 
 

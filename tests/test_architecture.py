@@ -33,6 +33,7 @@ LIGHT = [
     "supervisor.asking",
     "supervisor.client",
     "supervisor.keeper",
+    "supervisor.keeperstate",
     "supervisor.launch",
     "supervisor.places",
     "supervisor.spawning",

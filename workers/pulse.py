@@ -39,13 +39,15 @@ RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
 FASTEST, SLOWEST = 0.05, 60.0
 RAREST, SPARING = 10.0, 1000
+AGAIN = 2.0
 _log = logging.getLogger("bkd")
 
 
 class Footprint:
     """PSS of this process in bytes: its memory, with what it shares counted in part. 0 before it was measured.
 
-    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes.
+    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes. Soon after
+    the first time it is measured again: siblings that came meanwhile share a part of it.
     """
 
     def __init__(self) -> None:
@@ -61,10 +63,10 @@ class Footprint:
         """Once it is due."""
         if self._file < 0 or now < self._due:
             return
-        began = thread_time()
+        began, pause = thread_time(), RAREST if self.pss else AGAIN
         said = os.pread(self._file, 4096, 0).partition(b"\nPss:")[2].split()
         self.pss = int(said[0]) << 10 if said else 0
-        self._due = now + max(RAREST, SPARING * (thread_time() - began))
+        self._due = now + max(pause, SPARING * (thread_time() - began))
 
 
 class Pulse:
@@ -83,7 +85,7 @@ class Pulse:
         self._measure: Callable[[], Load] = Load
         self._open: Callable[[], list[OpenWork]] = list
         self._ready = self._draining = self._beats = False
-        self._ready_by = 0.0
+        self._ready_by, self._epoch = 0.0, 0
         self._told_ready, self._told_failed = threading.Event(), threading.Event()
         self._terminated, self._told_terminated = False, threading.Event()
         self._boot_error = self._boot_trace = ""
@@ -207,7 +209,8 @@ class Pulse:
             draining=self._draining,
             dumps=self._dumps,
         )
-        link, _welcome = Link.connect(self.path, hello, timeout=CONNECT_LIMIT)
+        link, welcome = Link.connect(self.path, hello, timeout=CONNECT_LIMIT, epoch=self._epoch)
+        self._epoch = welcome.epoch
         return link
 
     def _serve(self, link: Link) -> None:

@@ -3,7 +3,8 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from types import ModuleType
 
 MOST_FILES = 5_000
@@ -38,12 +39,19 @@ class Sources:
         self._modules = len(sys.modules)
         new = (_files() | set(_named(error))) - self._seen
         self._seen |= new
-        real = {os.path.realpath(file) for file in new if file.endswith(".py") and not _is_installed(file)}
+        real = _real(file for file in new if file.endswith(".py") and not _is_installed(file))
         return _sendable(sorted(file for file in real if not _is_installed(file)))
 
 
 def _files() -> set[str]:
     return {_file(module) for module in list(sys.modules.values())}
+
+
+def _real(files: Iterable[str]) -> set[str]:
+    """Their real paths; a folder is looked at once for all that is in it."""
+    folder = lru_cache(maxsize=None)(os.path.realpath)
+    found = (os.path.join(folder(os.path.dirname(file)), os.path.basename(file)) for file in files)
+    return {os.path.realpath(file) if os.path.islink(file) else file for file in found}
 
 
 def _file(module: ModuleType) -> str:

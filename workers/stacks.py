@@ -16,7 +16,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, FunctionType, GeneratorType
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+)
 from typing import Any
 
 import msgspec
@@ -41,6 +50,8 @@ ATTEMPTS = 3
 ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 AWAITABLE = (CoroutineType, GeneratorType, AsyncGeneratorType)
 AWAITING = (("cr_await", "cr_frame"), ("gi_yieldfrom", "gi_frame"), ("ag_await", "ag_frame"))
+GATHERING = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
+HEAP_TYPE = 1 << 9  # of type.__flags__: made at run time
 WRAPPERS = {"anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper"}
 _log = logging.getLogger("bkd")
 
@@ -63,6 +74,15 @@ class FaultFile:
             target = _Target(self.descriptor)
             faulthandler.enable(target, all_threads=True)
             self._fatal = weakref.ref(target)
+
+    def keep_from_copies(self) -> None:
+        """Called once in a worker: what the application forks, such as its pools, writes into the log and not here."""
+        os.register_at_fork(after_in_child=self._leave)
+
+    def _leave(self) -> None:
+        if self.descriptor >= 0 and self._fatal is not None and self._fatal() is not None:
+            faulthandler.unregister(DUMP_SIGNAL)
+            faulthandler.enable(2, all_threads=True)
 
     def anew(self) -> "FaultFile":
         """Called in a process that was forked: a file of its own instead of the one it shares with its parent."""
@@ -138,7 +158,8 @@ def _threads() -> list[ThreadStack]:
 def _thread(thread: threading.Thread | None, frame: FrameType, *, main: bool) -> ThreadStack:
     if thread is None:
         return ThreadStack("", frames_from(frame), main)
-    return ThreadStack(_text(thread.name), frames_from(frame), main, thread.native_id or 0)
+    about = object.__getattribute__(thread, "__dict__")  # its properties may be the application's own
+    return ThreadStack(_text(about.get("_name")), frames_from(frame), main, about.get("_native_id") or 0)
 
 
 def _tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
@@ -154,54 +175,86 @@ def _tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
 
 def _order(task: asyncio.Task[Any]) -> tuple[int, str]:
     """By age, as far as tasks have the names that asyncio gives."""
-    name = task.get_name()
+    name = _name(task)
     return len(name), name
 
 
-def _task(task: asyncio.Task[Any], *, is_current: bool) -> TaskStack:
+def _name(task: Any) -> str:
+    return _text(asyncio.Task.get_name(task)) if isinstance(task, asyncio.Task) else ""
+
+
+def _task(task: Any, *, is_current: bool) -> TaskStack:
+    """A class of the application may stand for a task, and its methods are not called."""
+    if not isinstance(task, asyncio.Task):
+        return TaskStack("", [], "a task that is not one of asyncio")
     frames: deque[Frame] = deque(maxlen=MOST_FRAMES)
     inside = ""
-    for code, line in _chain(task.get_coro()):
+    for code, line in _chain(asyncio.Task.get_coro(task)):
         frames.append(_told(code, line))
         if not code.co_filename.startswith(ASYNCIO):
             inside = ""
         elif not code.co_qualname.startswith("_"):
             inside = inside or code.co_qualname
-    waits = "" if is_current else _waits(getattr(task, "_fut_waiter", None), inside)
-    return TaskStack(_text(task.get_name()), list(reversed(frames)), _text(waits))
+    waits = "" if is_current else _waits(_slot(task, "_fut_waiter"), inside)
+    return TaskStack(_name(task), list(reversed(frames)), _text(waits))
 
 
 def _chain(awaited: Any) -> Iterator[tuple[CodeType, int]]:
     """A coroutine, what it awaits, what that awaits …: where each of them is."""
     for _link in range(LONGEST_CHAIN):
         kind = type(awaited)
-        names = next((names for names in AWAITING if hasattr(kind, names[0])), None)
+        names = next((names for names in AWAITING if _is_native(kind, names[0])), None)
         if names is not None:
-            frame = getattr(awaited, names[1], None)
-            awaited = getattr(awaited, names[0])
+            frame = _slot(awaited, names[1])
+            awaited = _slot(awaited, names[0])
             if frame is not None:
                 yield frame.f_code, frame.f_lineno
-        elif kind.__name__ in WRAPPERS and kind.__module__ == "builtins":
+        elif (
+            type.__dict__["__name__"].__get__(kind) in WRAPPERS
+            and not type.__dict__["__flags__"].__get__(kind) & HEAP_TYPE
+        ):
             awaited = next((inner for inner in gc.get_referents(awaited) if isinstance(inner, AWAITABLE)), None)
         else:
             return
 
 
+def _native(kind: type, name: str) -> Any:
+    """The descriptor of that name if it is of C, None when there is none or it may be code of the application."""
+    for base in type.__dict__["__mro__"].__get__(kind):
+        found = type.__dict__["__dict__"].__get__(base).get(name)
+        if found is not None:
+            return found if isinstance(found, GetSetDescriptorType | MemberDescriptorType) else None
+    return None
+
+
+def _is_native(kind: type, name: str) -> bool:
+    return _native(kind, name) is not None
+
+
+def _slot(thing: Any, name: str) -> Any:
+    """A field of an object of C, without asking the object; None when it has none."""
+    kind = type(thing)
+    descriptor = _native(kind, name)
+    return descriptor.__get__(thing, kind) if descriptor is not None else None
+
+
 def _waits(future: Any, inside: str) -> str:
     """In a few words; `inside` is the function of asyncio that was called, if that is where it waits."""
+    if future is None:
+        return "its turn"
+    if isinstance(future, asyncio.Task):
+        return f'task "{_name(future)}"'
     kind = type(future)
-    if not issubclass(kind, asyncio.Future):
-        return "its turn" if future is None else kind.__name__
+    if kind is GATHERING:
+        return f"gather of {len(future._children)}"
+    if kind is not asyncio.Future:
+        return inside or str(type.__dict__["__name__"].__get__(kind))
     if asyncio.Future.done(future):
         return "its turn"
-    if issubclass(kind, asyncio.Task):
-        return f'task "{asyncio.Task.get_name(future)}"'
-    if kind.__name__ == "_GatheringFuture":
-        return f"gather of {len(future._children)}"
-    return inside or ("a thread or process of an executor" if _is_executed(future) else kind.__name__)
+    return inside or ("a thread or process of an executor" if _is_executed(future) else "Future")
 
 
-def _is_executed(future: Any) -> bool:
+def _is_executed(future: "asyncio.Future[Any]") -> bool:
     """Whether it stands for a future of `concurrent.futures`, as that of `run_in_executor` does."""
     callbacks = [callback for callback, _context in future._callbacks or ()]
     return any(type(callback) is FunctionType and callback.__module__ == "asyncio.futures" for callback in callbacks)
@@ -213,13 +266,25 @@ def _told(code: CodeType, line: int | None) -> Frame:
 
 def _text(text: object) -> str:
     """Names may be anything, also what no message can hold."""
-    return text[:LONGEST_TEXT].encode(errors="backslashreplace").decode() if isinstance(text, str) else ""
+    return (
+        text[:LONGEST_TEXT].encode(errors="backslashreplace")[:LONGEST_TEXT].decode(errors="ignore")
+        if isinstance(text, str)
+        else ""
+    )
 
 
 def _fitted(stacks: Stacks) -> Stacks:
-    """As much of it as a message holds; the last tasks and threads go first."""
+    """As much of it as a message holds; the last tasks and threads go first, then the outermost frames."""
     while len(msgspec.msgpack.encode(stacks)) > MOST_BYTES:
         threads, tasks = stacks.threads, stacks.tasks
+        if len(threads) <= 1 and not tasks:
+            if not any(thread.frames for thread in threads):
+                return Stacks(threads_left_out=len(threads), tasks_left_out=stacks.tasks_left_out)
+            short = [
+                msgspec.structs.replace(thread, frames=thread.frames[: len(thread.frames) // 2]) for thread in threads
+            ]
+            stacks = msgspec.structs.replace(stacks, threads=short)
+            continue
         stacks = msgspec.structs.replace(
             stacks,
             threads=threads[: max(1, len(threads) // 2)],

@@ -34,6 +34,7 @@ from ..ipc.message import (
     Loaded,
     LoadFailed,
     WebWork,
+    Welcome,
     Work,
     body,
 )
@@ -41,6 +42,7 @@ from ..ipc.processes import redirect, start_time
 from . import child, trace
 from .afresh import import_afresh
 from .folder import enter
+from .prints import prints
 from .sources import Sources
 from .stacks import FaultFile
 from .supervision import Supervision
@@ -84,15 +86,14 @@ def main() -> None:
     faults, pid = FaultFile(), os.getpid()
     hello = Hello(role="zygote", token=birth.token, pid=pid, start=start_time(pid), dumps=faults.descriptor)
     try:
-        link, _welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
+        link, welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
         zygote = Zygote(link, birth.socket, faults)
         while True:
             with contextlib.suppress(NotConnected):
                 zygote.run()
             zygote.link.close()
-            zygote.link = reconnected(
-                birth.socket, msgspec.structs.replace(hello, ready=zygote.loaded is not None), parent
-            )
+            hello = msgspec.structs.replace(hello, ready=zygote.loaded is not None)
+            zygote.link, welcome = reconnected(birth.socket, hello, parent, welcome.epoch)
     except RefusedError as error:
         sys.stderr.write(f"bkd: {error}\n")
         sys.exit(OTHER_VERSION)
@@ -100,14 +101,15 @@ def main() -> None:
         sys.exit(f"bkd: {error}")
 
 
-def reconnected(path: str, hello: Hello, keeper: int) -> Link:
-    """The next master. Without one, and without the keeper that would start it, a zygote ends at once."""
+def reconnected(path: str, hello: Hello, keeper: int, epoch: int) -> tuple[Link, Welcome]:
+    """The next master, none before `epoch`. Without one, and without the keeper that would start it, a zygote ends at
+    once."""
     delay = RETRY_FIRST
     while True:
         time.sleep(delay)
         delay = min(RETRY_CAP, delay * 2)
         try:
-            return Link.connect(path, hello, timeout=CONNECT_LIMIT)[0]
+            return Link.connect(path, hello, timeout=CONNECT_LIMIT, epoch=epoch)
         except (NotConnected, DeadlineError):
             if os.getppid() != keeper:
                 sys.exit(0)
@@ -155,8 +157,10 @@ class Zygote:
                 sys.exit(1)
             return
         setproctitle(f"bkd: {self.load.app} {self.load.group} zygote r{self.load.release} ready")
-        files = sources.new() if self.load.watch else []
-        self.loaded = Loaded(time.monotonic() - started, unsafe(self._own_descriptors()), files)
+        seconds, files = time.monotonic() - started, sources.new()
+        told = files if self.load.watch else []
+        own = self._own_descriptors()
+        self.loaded = Loaded(seconds, unsafe(own), told, prints(files, self.load.cwd))
         self.link.send(self.loaded, re=envelope.id)
 
     def _import(self) -> None:
@@ -221,6 +225,7 @@ class Zygote:
         assert self.prepared is not None
         self.link.close()
         faults = self.faults.anew() if leader else self.faults
+        faults.keep_from_copies()
         spawn = child.Spawn(self.path, self.load, order, leader, faults.descriptor)
         child.run(self.prepared.serve, self.listeners, spawn)
 

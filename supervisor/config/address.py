@@ -4,6 +4,8 @@ import os
 import socket
 from typing import NamedTuple
 
+LEAST_DESCRIPTOR = 3
+
 
 class Inet(NamedTuple):
     """A TCP address; an empty host is every interface, port 0 any free port."""
@@ -19,7 +21,7 @@ class Unix(NamedTuple):
 
 
 class Inherited(NamedTuple):
-    """A socket handed over by whoever started bkd, under this name."""
+    """A socket handed over by whoever started bkd, under this name or as this descriptor."""
 
     name: str
 
@@ -32,7 +34,7 @@ def parse_address(text: str) -> Address:
     if text.startswith("unix:"):
         return Unix(_not_empty(text[5:]))
     if text.startswith("fd:"):
-        return Inherited(_not_empty(text[3:]))
+        return Inherited(_parse_name(_not_empty(text[3:])))
     host, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError("no port")
@@ -77,6 +79,14 @@ def _ipv6(text: str) -> str:
         return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, text))
     except OSError as error:
         raise ValueError(f"not an IPv6 address: {text!r}") from error
+
+
+def _parse_name(text: str) -> str:
+    if ":" in text or not text.isprintable():
+        raise ValueError("not the name of a socket")
+    if text.isdigit() and int(text) < LEAST_DESCRIPTOR:
+        raise ValueError(f"sockets that are handed over begin at fd:{LEAST_DESCRIPTOR}")
+    return text
 
 
 def _not_empty(text: str) -> str:

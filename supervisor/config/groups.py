@@ -16,10 +16,11 @@ RESERVED = ("server", "all", "commands", "hosts", "reply", "permit", "limit", "l
 FORKING = ("web", "python", "messages")
 KINDS_OF = {
     "app": ("web",),
-    "bind": ("web",),
+    "bind": ("web", "command"),
     "lame_duck": ("web",),
     "request_timeout": ("web",),
     "max_requests": ("web", "messages"),
+    "max_memory": FORKING,
     "target": ("python",),
     "command": ("command",),
     "stop_signal": ("command",),

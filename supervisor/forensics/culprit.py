@@ -1,13 +1,14 @@
 """Which frame of a stack is to blame: the innermost of the application's own code, else of the libraries it uses. Pure.
 
-Frames are innermost first. A file is the application's when it lies below its folder and not among installed packages;
-`library` names the package of all others.
+Frames are innermost first. A file is the application's when it lies below its folder and not among installed packages,
+or when it is of the package that the configuration names, wherever that is; `library` names the package of all others.
 """
 
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
+from typing import NamedTuple, Self
 
 from msgspec.structs import replace
 
@@ -17,53 +18,79 @@ LONGEST_TEXT = 160
 
 _INSTALLED = re.compile(r"(?:^|/)(?:site|dist)-packages/(?P<name>[^/]+)")
 _STANDARD = re.compile(r"(?:^|/)lib(?:32|64)?/(?:python3[^/]*|pypy3[^/]*)/(?P<name>[^/]+)")
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_FOLDERS = [os.path.join(os.path.dirname(_HERE), name, "") for name in ("supervisor", "ipc", "workers")]
+_BKD = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_FOLDERS = [os.path.join(_BKD, name, "") for name in ("supervisor", "ipc", "workers")]
 _OURS = tuple({*_FOLDERS, *(os.path.join(os.path.realpath(folder), "") for folder in _FOLDERS)})
 _PLUMBING = frozenset({"asyncio", "uvicorn", "uvloop", "a2wsgi", "starlette", "bkd"}) | sys.stdlib_module_names
 _LOOPS = frozenset({"asyncio", "bkd", "selectors", "uvicorn", "uvloop"})
 _WAITS = frozenset({"http", "multiprocessing", "queue", "selectors", "socket", "ssl", "threading"})
 _POOLS = frozenset({"a2wsgi", "anyio", "concurrent"})
-_ENTRY, _REQUEST, _RECEIVE = "<string>", "run_asgi", "receive"
+_ENTRY, _REQUEST, _RECEIVE, _LIFESPAN = "<string>", "run_asgi", "receive", "/lifespan"
+_REFERENCE = re.compile(r"[A-Za-z_]\w*")
 
 
-def culprit(frames: list[Frame], cwd: str) -> Frame | None:
-    """The frame to blame; None without any frame."""
-    own = (frame for frame in frames if is_own(frame, cwd))
-    others = (frame for frame in frames if not _is_plumbing(frame, cwd))
+class Home(NamedTuple):
+    """Where the application's own code lies: its folder, and its top package or module wherever that is installed, ""
+    when it is not known."""
+
+    cwd: str
+    package: str = ""
+
+    @classmethod
+    def of(cls, cwd: str, reference: str) -> Self:
+        """`reference`: MODULE:NAME as the configuration has it, or "" ."""
+        match = _REFERENCE.match(reference)
+        return cls(cwd, match[0] if match else "")
+
+
+def culprit(frames: list[Frame], home: Home | str) -> Frame | None:
+    """The frame to blame; None without any frame. `home` may be the folder alone."""
+    home = Home(home) if isinstance(home, str) else home
+    own = (frame for frame in frames if is_own(frame, home))
+    others = (frame for frame in frames if not _is_plumbing(frame, home.cwd))
     return next(own, None) or next(others, None) or next(iter(frames), None)
 
 
-def of_stacks(stacks: Stacks, cwd: str) -> Frame | None:
-    """The frame to blame for a process that makes no progress, None when nobody is.
+def of_stacks(stacks: Stacks, home: Home, running: Set[int] = frozenset()) -> Frame | None:
+    """The frame to blame for what a process does, None when nobody is. `running`: threads by the kernel's numbers that
+    have the CPU.
 
-    A main thread that waits in its event loop is innocent: then it is a thread that works for it, else a task, else
-    another thread; those that are in the application's code at this moment, or in a lock or a socket, go before others.
+    A main thread that waits in its event loop is innocent: then it is a thread that works for it, else a task of a
+    request or of the start, else a thread that runs; those that are in the application's code at this moment, or in a
+    lock or a socket, go before others. What merely waits in the background is innocent as well.
     """
     main = _main(stacks)
-    if main is not None and not rests(stacks, cwd):
-        return culprit(main.frames, cwd)
-    threads = [thread for thread in stacks.threads if thread is not main and thread.frames]
-    threads.sort(key=lambda thread: _suspicion(thread, cwd), reverse=True)
-    pooled = [thread for thread in threads if _is_pooled(thread, cwd)]
+    if main is not None and not rests(stacks, home):
+        return culprit(main.frames, home)
+    threads = _beside(stacks, home)
+    pooled = [thread for thread in threads if _is_pooled(thread, home.cwd)]
+    working: list[ThreadStack | TaskStack] = [*pooled, *filter(_works, stacks.tasks)]
+    busy = [thread for thread in threads if thread.tid in running]
+    foreign = (stack for stack in working if any(not _is_plumbing(frame, home.cwd) for frame in stack.frames))
+    blamed = _first_own([*working, *busy], home) or next(foreign, None)
+    if blamed is None and main is None and threads:
+        blamed = threads[0]
+    return culprit(blamed.frames, home) if blamed is not None else None
+
+
+def of_hung(stacks: Stacks, home: Home, running: Set[int] = frozenset()) -> Frame | None:
+    """The same of a process that is ended since it makes no progress: then also what waits in the background."""
     tasks = [task for task in stacks.tasks if task.frames and not lives_on(task)]
-    requests = [task for task in tasks if any(frame.function == _REQUEST for frame in task.frames)]
-    working: list[ThreadStack | TaskStack] = [*pooled, *requests]
-    own = (stack for stack in [*working, *tasks, *threads] if any(is_own(frame, cwd) for frame in stack.frames))
-    foreign = (stack for stack in working if any(not _is_plumbing(frame, cwd) for frame in stack.frames))
-    blamed = next(own, None) or next(foreign, None) or (threads[0] if main is None and threads else None)
-    return culprit(blamed.frames, cwd) if blamed is not None else None
+    background: list[ThreadStack | TaskStack] = [*tasks, *_beside(stacks, home)]
+    found = of_stacks(stacks, home, running)
+    waiting = _first_own(background, home) if found is None else None
+    return culprit(waiting.frames, home) if waiting is not None else found
 
 
-def rests(stacks: Stacks, cwd: str) -> bool:
+def rests(stacks: Stacks, home: Home) -> bool:
     """Whether the main thread waits in its event loop."""
     main = _main(stacks)
-    return main is not None and library(main.frames[0].file, cwd) in _LOOPS and not is_own(main.frames[0], cwd)
+    return main is not None and library(main.frames[0].file, home.cwd) in _LOOPS and not is_own(main.frames[0], home)
 
 
 def lives_on(task: TaskStack) -> bool:
     """Whether it is the lifespan of an application that has started: it waits for the server's next message."""
-    return any("/lifespan" in frame.file and frame.function == _RECEIVE for frame in task.frames)
+    return any(_LIFESPAN in frame.file and frame.function == _RECEIVE for frame in task.frames)
 
 
 def with_text(frames: list[Frame], read: Callable[[str, int], str]) -> list[Frame]:
@@ -93,9 +120,14 @@ def place(frame: Frame, cwd: str) -> str:
     return f"{_path(frame.file, cwd)}:{frame.line}"
 
 
-def is_own(frame: Frame, cwd: str) -> bool:
-    """Whether it is the application's own code; without `cwd`: whether it is no library's."""
-    return _is_file(frame) and not library(frame.file, cwd) and (not cwd or _below(frame.file, cwd) is not None)
+def is_own(frame: Frame, home: Home) -> bool:
+    """Whether it is the application's own code; without a folder: whether it is no library's."""
+    if not _is_file(frame):
+        return False
+    found = library(frame.file, home.cwd)
+    if found:
+        return found == home.package and found not in _PLUMBING
+    return not home.cwd or _below(frame.file, home.cwd) is not None or _is_of(frame.file, home.package)
 
 
 def library(file: str, cwd: str) -> str:
@@ -115,6 +147,12 @@ def library(file: str, cwd: str) -> str:
     looked = inside if inside is not None and _is_installed(f"{cwd}/") else os.path.normpath(file)
     match = _INSTALLED.search(looked) or _STANDARD.search(looked)
     return _name(match["name"]) if match else ""
+
+
+def _is_of(file: str, package: str) -> bool:
+    """Whether a file that is not installed is this module, or lies in a folder that is called by this package."""
+    *folders, name = os.path.normpath(file).split(os.sep)
+    return bool(package) and package in (*folders, _name(name))
 
 
 def _is_installed(path: str) -> bool:
@@ -157,11 +195,26 @@ def _main(stacks: Stacks) -> ThreadStack | None:
     return next((thread for thread in stacks.threads if thread.main and thread.frames), None)
 
 
+def _beside(stacks: Stacks, home: Home) -> list[ThreadStack]:
+    """The threads that are not main, the most suspicious first."""
+    threads = [thread for thread in stacks.threads if not thread.main and thread.frames]
+    return sorted(threads, key=lambda thread: _suspicion(thread, home), reverse=True)
+
+
+def _first_own(stacks: Sequence[ThreadStack | TaskStack], home: Home) -> ThreadStack | TaskStack | None:
+    return next((stack for stack in stacks if any(is_own(frame, home) for frame in stack.frames)), None)
+
+
+def _works(task: TaskStack) -> bool:
+    """Whether it answers a request, or starts the application."""
+    return not lives_on(task) and any(frame.function == _REQUEST or _LIFESPAN in frame.file for frame in task.frames)
+
+
 def _is_pooled(thread: ThreadStack, cwd: str) -> bool:
     """Whether the loop, or a server of WSGI, gives it its work."""
     return any(library(frame.file, cwd) in _POOLS for frame in thread.frames)
 
 
-def _suspicion(thread: ThreadStack, cwd: str) -> bool:
+def _suspicion(thread: ThreadStack, home: Home) -> bool:
     innermost = thread.frames[0]
-    return is_own(innermost, cwd) or library(innermost.file, cwd) in _WAITS
+    return is_own(innermost, home) or library(innermost.file, home.cwd) in _WAITS

@@ -15,9 +15,9 @@ FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 class DumpFile:
     """Runs in the master. Whatever the worker makes of the file, nothing here waits for it."""
 
-    def __init__(self, descriptor: int) -> None:
-        """`descriptor` is this process's own and is closed with it; see `open`."""
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, theirs: str = "") -> None:
+        """`descriptor` is this process's own and is closed with it; `theirs`: the worker's, in /proc. See `open`."""
+        self._descriptor, self._theirs = descriptor, theirs
 
     @classmethod
     def open(cls, pid: int, start: int, descriptor: int) -> Self | None:
@@ -28,35 +28,49 @@ class DumpFile:
         """
         if descriptor < 0 or not _is(pid, start) or not procfs.opened(pid, descriptor).startswith(NAME):
             return None
+        theirs = f"/proc/{pid}/fd/{descriptor}"
         try:
-            opened = os.open(f"/proc/{pid}/fd/{descriptor}", FLAGS)
+            held = os.open(theirs, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             logger.warning("stacks of pid {} will not be seen when it hangs or crashes: {}", pid, error.strerror)
             return None
-        if _is(pid, start) and _is_memory(opened):
-            return cls(opened)
-        os.close(opened)
-        return None
+        try:
+            fits = _is(pid, start) and _is_memory(held)
+            return cls(os.open(f"/proc/self/fd/{held}", FLAGS), theirs) if fits else None
+        except OSError as error:
+            logger.warning("stacks of pid {} cannot be read: {}", pid, error.strerror)
+            return None
+        finally:
+            os.close(held)
+
+    def is_theirs(self) -> bool:
+        """Whether the worker's descriptor is this file still: what faulthandler writes goes there, whatever it is."""
+        try:
+            return self._descriptor >= 0 and os.path.samestat(os.stat(self._theirs), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def clear(self) -> bool:
-        """Forget what was written; False when the worker has sealed the file."""
+        """Forget what was written; False when the worker has sealed the file, or has ended."""
+        if self._descriptor < 0:
+            return False
         try:
             os.ftruncate(self._descriptor, 0)
         except PermissionError:
             return False
         return True
 
-    def read(self, limit: int = 1 << 20) -> str:
-        """The first `limit` bytes. faulthandler writes ASCII; anything else is replaced."""
+    def read(self, limit: int = 256 << 10) -> str:
+        """The first `limit` bytes, "" when it is closed. faulthandler writes ASCII; anything else is replaced."""
+        if self._descriptor < 0:
+            return ""
         return os.pread(self._descriptor, limit, 0).decode("ascii", errors="replace")
 
-    def size(self) -> int:
-        """In bytes."""
-        return os.fstat(self._descriptor).st_size
-
     def close(self) -> None:
-        """Once; nothing can be read after that."""
-        os.close(self._descriptor)
+        """From now on it is empty. May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _is(pid: int, start: int) -> bool:

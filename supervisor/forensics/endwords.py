@@ -6,10 +6,9 @@ from collections import Counter
 
 from ...ipc.stacks import DUMP_SIGNAL, Frame
 from ..cluster import Cause, Verdict
-from ..config.units import format_size
 from ..death import EXIT_CONFIG
-from ..fact import signal_name, span
-from .culprit import of_stacks, place, shown
+from ..fact import signal_name, span, volume
+from .culprit import of_hung, of_stacks, place, shown
 from .evidence import Evidence, Report
 
 UNKNOWN = "unknown: nobody could learn how it ended"
@@ -86,9 +85,14 @@ def blamed(report: Report) -> Frame | None:
     evidence = report.evidence
     if report.culprit is not None or evidence is None:
         return report.culprit
-    if evidence.culprit is not None or evidence.stacks is None:
-        return evidence.culprit
-    return of_stacks(evidence.stacks, report.cwd)
+    return evidence.culprit or _in_stacks(report, evidence)
+
+
+def _in_stacks(report: Report, evidence: Evidence) -> Frame | None:
+    if evidence.stacks is None:
+        return None
+    find = of_hung if report.cause in (Cause.HUNG, Cause.BOOT) else of_stacks
+    return find(evidence.stacks, report.home, evidence.running)
 
 
 def recurses(trace: str) -> bool:
@@ -140,10 +144,11 @@ def _request(report: Report) -> str:
 def _where(report: Report, joint: str) -> str:
     """What it does, and in which line."""
     frame, doing = blamed(report), _doing(report)
+    if report.verdict == Verdict.STARVED:
+        doing = f"{doing} while other processes had the CPU".strip()
     at = f"at {shown(frame, report.cwd)}" if frame is not None else ""
     said = " ".join(filter(None, [doing, at]))
-    starved = "; other processes had the CPU" if report.verdict == Verdict.STARVED else ""
-    return (f"{joint}{said}" if said else "") + starved
+    return f"{joint}{said}" if said else ""
 
 
 def _doing(report: Report) -> str:
@@ -154,8 +159,8 @@ def _doing(report: Report) -> str:
         return ""
     computes = report.verdict in (Verdict.BUSY, Verdict.STARVED)
     if (computes or report.verdict == Verdict.STUCK) and evidence.source == "signal" and evidence.silence:
-        return " ".join(filter(None, ["" if computes else _call(evidence, report.cwd), HOLDS_LOCK]))
-    return "computes" if computes else _call(evidence, report.cwd)
+        return " ".join(filter(None, ["" if computes else _call(report, evidence), HOLDS_LOCK]))
+    return "computes" if computes else _call(report, evidence)
 
 
 def _in_kernel(evidence: Evidence | None) -> str:
@@ -168,12 +173,11 @@ def _in_kernel(evidence: Evidence | None) -> str:
     return f"the kernel does not let it go{said}"
 
 
-def _call(evidence: Evidence, cwd: str) -> str:
+def _call(report: Report, evidence: Evidence) -> str:
     """What the thread to blame waits for, as far as it is known which thread of the kernel that is."""
     if not evidence.kernel:
         return ""
-    stacks = evidence.stacks
-    frame = of_stacks(stacks, cwd) if stacks is not None else None
+    stacks, frame = evidence.stacks, _in_stacks(report, evidence)
     for thread in stacks.threads if stacks is not None else []:
         if frame in thread.frames:
             tid = evidence.kernel[0].tid if thread.main else thread.tid
@@ -232,7 +236,7 @@ def _at(report: Report) -> str:
 
 def _out_of_memory(report: Report) -> str:
     size = report.pss or report.rss
-    had = f"; it had {format_size(size, rough=True)} when it was heard last" if size else ""
+    had = f"; it had {volume(size)} when it was heard last" if size else ""
     return f"out of memory: the kernel ended it with {signal_name(report.signal or signals.SIGKILL)}{had}"
 
 
@@ -250,5 +254,7 @@ def _planned(report: Report) -> str:
     if report.sender and not report.sender.startswith("bkd"):
         return f"ended on request{reason}: {how(report.code, report.signal)}, sent by {report.sender}"
     kind = "recycled" if _WORN.search(report.reason) else "ended"
-    forced = "; it did not end in time and got SIGKILL" if report.signal == signals.SIGKILL else ""
+    at_once = " at once" in report.sender
+    slow = "; it got SIGKILL at once" if at_once else "; it did not end in time and got SIGKILL"
+    forced = slow if report.signal == signals.SIGKILL else ""
     return f"{kind} as planned{reason}{forced}"

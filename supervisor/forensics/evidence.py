@@ -7,6 +7,7 @@ since 1970; everything else is in seconds and bytes.
 import msgspec
 
 from ...ipc.stacks import Frame, Stacks
+from .culprit import Home
 
 MOST_LINES = 40
 
@@ -60,6 +61,11 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     lates: int = 0
     lines: list[str] = []
 
+    @property
+    def running(self) -> frozenset[int]:
+        """The kernel's numbers of the threads that had the CPU."""
+        return frozenset(thread.tid for thread in self.kernel if thread.state == "R")
+
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one process ended, or is being ended while `ended` is false.
@@ -67,7 +73,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     `cause`: as in `cluster.Cause`; `verdict`: what a hung one was found to be; `code`, `signal`: the exit status, both
     None when nobody could learn it; `reason`: its own words or bkd's, a line; `sender`: who ended it, "" when nobody
     did or it cannot be known; `hints`: what else speaks for that, a line each; `trace`: a traceback or the stack that
-    faulthandler wrote at a fatal signal; `lines`: the last that it printed; `decision`: what follows from it, a line.
+    faulthandler wrote at a fatal signal; `lines`: the last that it printed; `decision`: what follows from it, a line;
+    `late`: where its main loop was when it was late last; `package`: the application's top package or module.
     """
 
     slot: str
@@ -94,9 +101,16 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     culprit: Frame | None = None
     lines: list[str] = []
     decision: str = ""
+    late: LateSample | None = None
     evidence: Evidence | None = None
+    package: str = ""
 
     @property
     def key(self) -> tuple[str, int, int]:
         """Which process it is about."""
         return self.slot, self.pid, self.start
+
+    @property
+    def home(self) -> Home:
+        """Where the application's own code lies."""
+        return Home(self.cwd, self.package)

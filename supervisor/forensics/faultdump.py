@@ -5,6 +5,7 @@ what can be read is given, nothing raises.
 """
 
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,12 @@ MOST = 100  # threads and frames of one thread: faulthandler writes no more eith
 LONGEST = 503  # characters of a name: 500 and "..."
 ENTRY = ("<string>", "<module>")
 FATAL = "Fatal Python error: "
+SIGNALS = {
+    "Segmentation fault": int(signal.SIGSEGV),
+    "Bus error": int(signal.SIGBUS),
+    "Illegal instruction": int(signal.SIGILL),
+    "Floating point exception": int(signal.SIGFPE),
+}
 CUT_STACK, CUT_LIST = "  ...", "..."
 
 _THREAD = re.compile(r"(Current thread|Thread) 0x([0-9a-fA-F]{1,16})(?: \[(.*)\])? \(most recent call first\):")
@@ -60,6 +67,11 @@ def fatal(text: str) -> tuple[str, list[ThreadStack]]:
     main = _main(stacks, whole=whole)
     crashed = next((stack for stack in stacks if stack.current), main)
     return FATAL + _plain(head), _told(stacks, main, first=crashed)
+
+
+def signal_of(head: str) -> int:
+    """The signal of which a process ends after this line of `fatal`; the interpreter's own errors end by SIGABRT."""
+    return next((number for words, number in SIGNALS.items() if words in head), int(signal.SIGABRT))
 
 
 def complete(text: str) -> bool:

@@ -7,22 +7,24 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 
 from msgspec.structs import replace
 
 from ...ipc.message import Dump, Dumped
-from ...ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_THREADS, Frame, Stacks, ThreadStack
+from ...ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_THREADS, Stacks, ThreadStack, bounded
 from .. import procfs
 from ..lastwords import last_lines
 from ..registry import LoaderProcess, Process
-from . import culprit, faultdump, kernelview
+from . import faultdump, kernelview
+from .culprit import Home, of_stacks
 from .dumpfile import DumpFile
 from .evidence import Evidence
+from .source import Source
 from .vitals import Vitals
 
 ASKING, LIMIT = 0.1, 0.4
 LOOK = 0.01
+MOST_LOOKED_AT = 16 << 10  # characters: a hundred frames, the longest stack that faulthandler writes
 DEAF = {
     "T": "it is stopped, so it cannot tell anything: SIGCONT lets it go on",
     "t": "a debugger holds it",
@@ -34,6 +36,7 @@ MUTE = "no Python of bkd's runs in it"
 IN_C = "it did not answer: C code holds the interpreter lock; its stacks are by faulthandler"
 LATE = "it answered late: C code held the interpreter lock, or the machine is busy"
 SILENT = "neither its heartbeat thread nor faulthandler answered within {limit}"
+NO_HANDLER = "it did not answer, and it has no handler for the signal at which faulthandler writes its stacks"
 UNASKED = "it did not answer within {asked}; it was not sent a signal"
 
 Answer = tuple[str, Stacks | None]
@@ -52,9 +55,9 @@ class Gathering:
         """A worker answers; one that is too late is not waited for any more."""
         future = self._asked.get(dumped.number)
         if future is not None and not future.done():
-            future.set_result(dumped.stacks)
+            future.set_result(bounded(dumped.stacks))
 
-    async def take(self, process: Process | LoaderProcess, *, cwd: str, signal: bool = True) -> Evidence:
+    async def take(self, process: Process | LoaderProcess, *, home: Home, signal: bool = True) -> Evidence:
         """All that can be had within LIMIT. With `signal` a process that does not answer is sent DUMP_SIGNAL, which
         cuts a sleep in C short."""
         at, began = time.time(), time.monotonic()
@@ -66,8 +69,8 @@ class Gathering:
         await asyncio.wait([looked], timeout=max(0.0, began + LIMIT - time.monotonic()))
         kernel = looked.result() if looked.done() else []
         evidence = Evidence(at, state=state, kernel=kernel, stacks=stacks, source=source, silence=silence)
-        frame = culprit.of_stacks(stacks, cwd) if stacks is not None else None
-        evidence = replace(evidence, culprit=frame)
+        if stacks is not None:
+            evidence = replace(evidence, culprit=of_stacks(stacks, home, evidence.running))
         now = time.monotonic()
         if isinstance(process, Process):
             worker = process.worker
@@ -107,7 +110,10 @@ class Gathering:
         asked = f"{1000 * ASKING:.0f} ms"
         if not signal or process.dumps is None:
             return ("", None), UNASKED.format(asked=asked)
-        threads = faultdump.parse(await self._written(process, process.dumps, deadline))
+        if not process.dumps.is_theirs() or not procfs.catches(process.pid, DUMP_SIGNAL):
+            return ("", None), NO_HANDLER
+        text = await self._written(process, process.dumps, deadline)
+        threads = await asyncio.get_running_loop().run_in_executor(self._eyes, faultdump.parse, text)
         answer = future.result() if future.done() else None
         if threads:
             silence = "" if not asks else LATE if answer is not None else IN_C
@@ -125,7 +131,7 @@ class Gathering:
         while time.monotonic() < deadline:
             await asyncio.sleep(LOOK)
             text, before = file.read(), text
-            if text == before and faultdump.complete(text):
+            if text == before and faultdump.complete(text[-MOST_LOOKED_AT:]):
                 break
         return text
 
@@ -159,33 +165,3 @@ def lines_of(process: Process | LoaderProcess) -> list[str]:
         return last_lines(process.log, process.log_offset)
     except OSError as error:
         return [f"({process.log} cannot be read: {error.strerror})"]
-
-
-class Source:
-    """Lines of source files, each file read once and at most MOST_FILES of them."""
-
-    MOST_FILES, MOST_BYTES = 40, 1 << 20
-
-    def __init__(self) -> None:
-        self._files: dict[str, list[str]] = {}
-
-    def shown(self, frames: list[Frame]) -> list[Frame]:
-        """The frames with their lines."""
-        return culprit.with_text(frames, self.line)
-
-    def line(self, file: str, number: int) -> str:
-        """ "" when there is none."""
-        if file not in self._files:
-            if len(self._files) >= self.MOST_FILES:
-                return ""
-            self._files[file] = self._read(Path(file))
-        lines = self._files[file]
-        return lines[number - 1].strip()[:200] if 0 < number <= len(lines) else ""
-
-    def _read(self, path: Path) -> list[str]:
-        try:
-            if not path.is_absolute() or not path.is_file() or path.stat().st_size > self.MOST_BYTES:
-                return []
-            return path.read_text(errors="replace").splitlines()
-        except OSError:
-            return []

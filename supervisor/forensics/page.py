@@ -32,8 +32,8 @@ class Page:
         """In one line or two, each whole."""
         what, where = self._safe(what), self._safe(where)
         if where and len(what) + len(where) > self._width:
-            self.line(what, style="bold")
-            what, where = " ", where
+            self.line(what.rstrip(","), style="bold")
+            what = " "
         self.line(f"{what}{where}", style="bold")
 
     def line(self, text: str = "", *, style: str = "") -> None:

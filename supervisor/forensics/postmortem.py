@@ -1,26 +1,39 @@
 """What is written into a report: how a process ended, who did it, and what follows from it. Pure."""
 
+import re
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ...ipc.stacks import Frame
-from ..cluster import Cause, Cluster, Step, Worker
-from ..fact import signal_name, span
+from ...ipc.stacks import DUMP_SIGNAL, Frame
+from ..cluster import Cause, Cluster, Ending, Loader, Step, Verdict, Worker
+from ..config.schema import GroupSection
+from ..endings import DEAF
+from ..fact import signal_name, span, volume
 from ..facts import ReleaseFailed, WorkerExited
+from ..lastwords import places
+from .culprit import Home, culprit
 from .evidence import Report
 
+_KILL = re.compile(
+    r".*out of memory.*: Kill(?:ed)? process (?P<pid>[0-9]+) \((?P<comm>.*?)\)"
+    r"(?:.*\banon-rss:(?P<rss>[0-9]+)kB)?.*?(?P<end> \(a process of this name\))?$",
+    re.IGNORECASE,
+)
+LONGEST_HINT = 160
+WORDLESS = "no traceback: the application or a library called os._exit, or left by itself"
+SEE = ", see `bkd why {}`"
 OTHERS = "another process; the kernel does not tell which"
 
 
 class Subject(NamedTuple):
-    """The process a report is about: its release's kind and folder, and the policy's last row of it."""
+    """The process a report is about: its release's kind and home, and the policy's last row of it."""
 
     slot: str
     pid: int
     start: int
     kind: str
-    cwd: str
+    home: Home
     row: Worker | None
     signalled_by: str = ""
 
@@ -34,6 +47,11 @@ class Found(NamedTuple):
     lines: tuple[str, ...] = ()
 
 
+def home_of(settings: GroupSection) -> Home:
+    """Where the application of a group lies."""
+    return Home.of(settings.cwd, settings.app or settings.target or next(iter(settings.handlers), ""))
+
+
 def of_living(subject: Subject, at: float, now: float) -> Report:
     """A report that is begun while the process is being ended."""
     row = subject.row
@@ -44,7 +62,8 @@ def of_living(subject: Subject, at: float, now: float) -> Report:
         release=row.release if row else 0,
         at=at,
         kind=subject.kind,
-        cwd=subject.cwd,
+        cwd=subject.home.cwd,
+        package=subject.home.package,
     )
     if row is None:
         return report
@@ -62,8 +81,8 @@ def of_ended(subject: Subject, fact: WorkerExited, decision: str, at: float, now
     """The report of an end, but for what has to be looked for."""
     report = of_living(subject, at, now)
     reason = fact.reason
-    if fact.cause == Cause.PLANNED and subject.row is not None and subject.row.ending is not None and not reason:
-        reason = subject.row.ending.why
+    if fact.cause == Cause.PLANNED and subject.row is not None and subject.row.ending is not None:
+        reason = "; ".join(filter(None, [subject.row.ending.why, reason]))
     return replace(
         report,
         ended=True,
@@ -78,26 +97,51 @@ def of_ended(subject: Subject, fact: WorkerExited, decision: str, at: float, now
     )
 
 
-def of_load(fact: ReleaseFailed, cwd: str, at: float, serial: int) -> Report:
-    """A release whose application could not be imported; `serial` tells it from others."""
+def of_load(fact: ReleaseFailed, home: Home, at: float, pid: int, start: int, decision: str) -> Report:
+    """A release whose application could not be imported; `start` tells it from others where it has no process."""
+    slot = f"{fact.group}.zygote"
     return Report(
-        slot=f"{fact.group}.zygote",
-        pid=0,
-        start=serial,
+        slot=slot,
+        pid=pid,
+        start=start,
         release=fact.release,
         at=at,
         ended=True,
         kind="zygote",
-        cwd=cwd,
+        cwd=home.cwd,
+        package=home.package,
         cause=str(Cause.BOOT),
-        reason=fact.reason,
+        reason=fact.reason.removesuffix(SEE.format(slot)),
         trace=fact.trace,
+        culprit=culprit(places(fact.trace.splitlines()), home),
+        decision=decision,
     )
 
 
 def with_found(report: Report, found: Found) -> Report:
     """The whole report."""
-    return replace(report, trace=found.trace, culprit=found.culprit, hints=list(found.hints), lines=list(found.lines))
+    whole = replace(report, trace=found.trace, culprit=found.culprit, hints=list(found.hints), lines=list(found.lines))
+    return replace(whole, hints=[*whole.hints, WORDLESS]) if _is_wordless(whole) else whole
+
+
+def _is_wordless(report: Report) -> bool:
+    """Whether Python code left with an exit code of its own and nothing tells why."""
+    untold = not report.trace and not report.reason and report.signal is None
+    return report.cause == Cause.CRASH and report.kind != "command" and bool(report.code) and untold
+
+
+def kernel_hints(lines: list[str]) -> list[str]:
+    """What the kernel said of a process, without what is of no use: of one that it killed for memory the one line that
+    names it."""
+    kills = [match for match in map(_KILL.match, lines) if match is not None]
+    if not kills:
+        return [line[:LONGEST_HINT] for line in lines]
+    return [
+        f"the kernel: out of memory: killed process {kill['pid']} ({kill['comm']})"
+        + (f", which had {volume(int(kill['rss']) << 10)} of its own" if kill["rss"] else "")
+        + (kill["end"] or "")
+        for kill in kills[-1:]
+    ]
 
 
 def sender(subject: Subject, fact: WorkerExited) -> str:
@@ -105,20 +149,26 @@ def sender(subject: Subject, fact: WorkerExited) -> str:
     row, ending = subject.row, subject.row.ending if subject.row is not None else None
     if fact.cause == Cause.OOM:
         return "the kernel: out of memory"
+    if fact.signal == DUMP_SIGNAL:
+        return "bkd: it asked for its stacks with this signal, and there was no handler for it"
     if row is not None and row.signalled and (fact.signal == row.signalled or fact.cause == Cause.PLANNED):
         by = subject.signalled_by or "an operator"
         return f"{by}, by `bkd signal {subject.slot} {signal_name(row.signalled)}`"
     if ending is not None and ending.step != Step.WANTED:
-        return _by_bkd(ending.step)
+        return _by_bkd(ending)
     if fact.cause == Cause.OUTSIDE and (fact.signal is not None or fact.code is not None):
         return OTHERS
     return ""
 
 
-def _by_bkd(step: Step) -> str:
-    if step in (Step.KILLED, Step.SURVIVED):
-        return "bkd: SIGKILL, since it did not end in time"
-    return "bkd: it was asked to drain" if step == Step.ASKED else "bkd: SIGTERM"
+def _by_bkd(ending: Ending) -> str:
+    if ending.step not in (Step.KILLED, Step.SURVIVED):
+        return "bkd: it was asked to drain" if ending.step == Step.ASKED else "bkd: SIGTERM"
+    if ending.hasty:
+        return "bkd: SIGKILL at once, since that was asked for"
+    if ending.verdict in DEAF:
+        return "bkd: SIGKILL at once, since it hears nothing else"
+    return "bkd: SIGKILL, since it did not end in time"
 
 
 def decision(cluster: Cluster, fact: WorkerExited, *, asked: bool) -> str:
@@ -160,20 +210,22 @@ def _warnings(breaker: bool, looping: bool) -> str:
     return "".join([*said, *(["; this is a crash loop"] if looping else [])])
 
 
-def hanging_import(group: str, release: int, cwd: str, why: str) -> Report:
-    """A zygote that is given up since its import does not end; pid, start and evidence are filled in."""
-    return Report(
-        slot=f"{group}.zygote",
-        pid=0,
-        start=0,
-        release=release,
-        at=0.0,
-        ended=True,
-        kind="zygote",
-        cwd=cwd,
-        cause=str(Cause.BOOT),
-        verdict="slow boot",
-        reason=why,
-        sender="bkd: SIGKILL",
-        decision=f"release {release} is loaded again, or its roll is taken back",
-    )
+def after_load(cluster: Cluster, group: str, number: int) -> str:
+    """What the policy made of an import that failed; `cluster` is the state after that."""
+    row = cluster.groups.get(group)
+    if row is None:
+        return "the group is gone"
+    if number != row.current:
+        return f"release {row.current} goes on serving"
+    if cluster.closing is not None:
+        return "nothing is started again: the cluster stops"
+    release = row.releases[number]
+    if release.loader != Loader.FAILED:
+        return f"release {number} is loaded again"
+    return f"tried again after {span(release.next_try - release.since)}"
+
+
+def hanging(report: Report, *, loaded: bool) -> Report:
+    """Of a zygote that is given up: its import does not end, or it does not answer."""
+    given_up = replace(report, verdict="slow boot", sender="bkd: SIGKILL")
+    return replace(given_up, cause=str(Cause.HUNG), verdict=str(Verdict.STUCK)) if loaded else given_up

@@ -4,10 +4,12 @@ from collections import deque
 from typing import Any
 
 from ...ipc.message import Late, Ping
+from ...ipc.stacks import bounded_frames
 from .evidence import LateSample, Sample
 
 EVERY = 2.0
 KEPT = 30
+PAUSE, LONGEST, MOST_TOLD = 0.5, 1e7, 20
 HURRY = 0.1  # a heartbeat may come that much early and count all the same
 
 
@@ -34,6 +36,7 @@ class Vitals:
     def __init__(self) -> None:
         self._beats: dict[int, deque[Beat]] = {}
         self._late: dict[int, tuple[float, Late]] = {}
+        self._told: dict[int, int] = {}
 
     def heard(self, worker: int, ping: Ping, now: float) -> None:
         """A heartbeat came."""
@@ -46,14 +49,21 @@ class Vitals:
         else:
             beats.append(Beat(now, ping, last))
 
-    def was_late(self, worker: int, late: Late, now: float) -> None:
-        """A worker said where its main loop was when it was late."""
+    def was_late(self, worker: int, late: Late, now: float) -> bool:
+        """A worker said where its main loop was when it was late; whether that is worth telling. A worker that says it
+        more often than it should is not listened to."""
+        before, told = self._late[worker][0] if worker in self._late else -PAUSE, self._told.get(worker, 0)
+        if not 0.0 <= late.seconds < LONGEST or now - before < PAUSE or told >= MOST_TOLD:
+            return False
+        self._told[worker] = told + 1
         self._late[worker] = now, late
+        return True
 
     def forget(self, worker: int) -> None:
         """It is gone, and its end is explained."""
         self._beats.pop(worker, None)
         self._late.pop(worker, None)
+        self._told.pop(worker, None)
 
     def trend(self, worker: int, now: float) -> list[Sample]:
         """Oldest first."""
@@ -67,7 +77,7 @@ class Vitals:
         if worker not in self._late:
             return None
         at, late = self._late[worker]
-        return LateSample(round(now - at, 3), round(late.seconds, 3), list(late.frames))
+        return LateSample(round(now - at, 3), round(late.seconds, 3), bounded_frames(late.frames))
 
     def document(self, worker: int) -> dict[str, Any]:
         """The same for a picture, oldest first."""

@@ -14,20 +14,23 @@ import msgspec
 
 from ...ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
 from ..cluster import Cause
-from ..config.units import format_size
-from ..fact import span
-from .culprit import called, is_own, library, lives_on, rests, shown
+from ..fact import span, volume
+from .culprit import Home, called, is_own, library, lives_on, rests, shown
 from .endwords import blamed, headline, how
 from .evidence import Evidence, KernelThread, LateSample, Report, Sample
 from .kernelview import state_words
 from .page import LABEL, Page
 
 MOST_TASKS, MOST_THREADS, MOST_KERNEL_THREADS, MOST_NAMED, MOST_LINES = 10, 10, 6, 3, 20
+NOTABLE = 0.01  # seconds of lag below which nobody wants to hear of it
+RESTS = "its main thread waits in its event loop"
+OWN = "one without a name in Python, or bkd's own"
 LONGEST_LINE, MOST_ALIKE = 500, 3
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.(?:[0-9]{1,6}|zygote))?")
 _PLANNED = frozenset({Cause.PLANNED, Cause.FINISHED})
 _IDLE = frozenset({"a2wsgi", "anyio", "asyncio", "bkd", "concurrent", "queue", "selectors", "threading", "uvloop"})
+_DOING = {"waits": "waiting", "sleeps": "sleeping"}
 _TOLD_BY = {"worker": "", "signal": ", written by faulthandler"}
 
 
@@ -57,12 +60,17 @@ def text(reports: list[Report], name: str, now: float, *, width: int, colours: b
     return page.text()
 
 
-def dump_text(evidence: Evidence, name: str, pid: int, cwd: str, *, width: int, colours: bool = False) -> str:
+def dump_text(evidence: Evidence, name: str, pid: int, home: Home, *, width: int, colours: bool = False) -> str:
     """The same blocks of a process that lives."""
     page = Page(width, colours)
     took = f" in {span(evidence.took)}" if evidence.took else ""
     page.line(f"{name} (pid {pid}) at {_clock(evidence.at)}, looked at{took}", style="bold")
-    _evidence(page, evidence, evidence.culprit, cwd, most_tasks=len(evidence.stacks.tasks) if evidence.stacks else 0)
+    stacks = evidence.stacks
+    if stacks is not None and rests(stacks, home):
+        _resting(page, evidence, stacks, home.cwd)
+        _evidence(page, evidence, None, home, most_tasks=len(stacks.tasks))
+    else:
+        _evidence(page, evidence, evidence.culprit, home, most_tasks=len(stacks.tasks) if stacks is not None else 0)
     _printed(page, evidence.lines)
     return page.text()
 
@@ -91,7 +99,8 @@ def _report(page: Page, report: Report, now: float) -> None:
     page.line()
     page.row("when", f"{_clock(report.at)}, {span(max(0.0, now - report.at))} ago")
     page.row("process", _process(report))
-    page.row("ended", how(report.code, report.signal) if report.ended else "not yet, it is being ended")
+    if report.kind != "zygote":
+        page.row("ended", how(report.code, report.signal) if report.ended else "not yet, it is being ended")
     page.row("by", report.sender)
     for hint in report.hints:
         page.row("hint", hint)
@@ -100,7 +109,9 @@ def _report(page: Page, report: Report, now: float) -> None:
     frame = blamed(report)
     if report.evidence is not None:
         told = frame is not None and shown(frame, report.cwd) in headline(report)
-        _evidence(page, report.evidence, None if told else frame, report.cwd, most_tasks=MOST_TASKS)
+        _evidence(page, report.evidence, None if told else frame, report.home, most_tasks=MOST_TASKS)
+    else:
+        _late(page, report.late, 0, report.home)
     _printed(page, report.lines or (report.evidence.lines if report.evidence is not None else []), report.trace)
 
 
@@ -136,7 +147,7 @@ def _process(report: Report) -> str:
         f"release {report.release}",
         f"up {span(report.uptime)}" if report.uptime else "",
         _number(report.served, "request") if report.kind == "web" and report.cause != Cause.BOOT else "",
-        f"{format_size(size, rough=True)} of memory" if size else "",
+        f"{volume(size)} of memory" if size else "",
     ]
     return ", ".join(filter(None, facts))
 
@@ -148,33 +159,45 @@ def _summary(report: Report, name: str) -> str:
     return f"{_clock(report.at, '%m-%d %H:%M')}  {slot}{pid}release {report.release}  {headline(report)}"
 
 
-def _evidence(page: Page, evidence: Evidence, frame: Frame | None, cwd: str, *, most_tasks: int) -> None:
+def _resting(page: Page, evidence: Evidence, stacks: Stacks, cwd: str) -> None:
+    """Of a process that lives and whose main thread waits: where its work is."""
+    page.line()
+    page.row("idle", RESTS)
+    frame, work = evidence.culprit, sorted(stacks.work, key=lambda work: -work.age)
+    if frame is None:
+        return
+    runs = any(frame in thread.frames for thread in stacks.threads if thread.tid in evidence.running)
+    more = f", the oldest of {len(work)}; one" if len(work) > 1 else ""
+    what = f"{work[0].what}{more} {'is' if runs else 'waits'} at " if work else ""
+    page.item(f"  {'request' if work else 'at':{LABEL}}", f"{what}{called(frame, cwd)}", frame.text.strip())
+
+
+def _evidence(page: Page, evidence: Evidence, frame: Frame | None, home: Home, *, most_tasks: int) -> None:
     stacks = evidence.stacks
-    idle = evidence.culprit is None and stacks is not None and rests(stacks, cwd)
-    if frame is not None or idle or evidence.silence:
+    if frame is not None or evidence.silence:
         page.line()
     if frame is not None:
-        page.item(f"  {'at':{LABEL}}", called(frame, cwd), frame.text.strip())
-    page.row("idle", "its main thread waits in its event loop" if idle else "")
+        page.item(f"  {'at':{LABEL}}", called(frame, home.cwd), frame.text.strip())
     page.row("stacks" if stacks is not None else "no stacks", evidence.silence)
     if stacks is not None:
-        _threads(page, stacks, cwd, _TOLD_BY.get(evidence.source, ""))
-        _tasks(page, stacks, cwd, most_tasks)
+        _threads(page, stacks, home, _TOLD_BY.get(evidence.source, ""))
+        _tasks(page, stacks, home, most_tasks)
         _open(page, stacks)
     page.title("the process as the kernel sees it")
-    for label, said in [*_kernel(evidence), *_trend(evidence.trend)]:
+    names = {thread.tid: thread.name for thread in stacks.threads if thread.name} if stacks is not None else {}
+    for label, said in [*_kernel(evidence, names), *_trend(evidence.trend)]:
         page.row(label, said)
-    _late(page, evidence.late, evidence.lates, cwd)
+    _late(page, evidence.late, evidence.lates, home)
 
 
-def _threads(page: Page, stacks: Stacks, cwd: str, by: str) -> None:
+def _threads(page: Page, stacks: Stacks, home: Home, by: str) -> None:
     """The main thread, those that do something, and the names of those that wait for work."""
     threads = sorted(stacks.threads, key=lambda thread: not thread.main)
-    idle = [thread for thread in threads if not thread.main and _is_idle(thread, cwd)]
+    idle = [thread for thread in threads if not thread.main and _is_idle(thread, home)]
     busy = [thread for thread in threads if thread not in idle]
     for thread in busy[:MOST_THREADS]:
         page.title(_thread_name(thread) + (f"{by}, innermost call first" if thread is busy[0] else ""))
-        _frames(page, thread.frames, cwd, whole=thread.main and rests(stacks, cwd))
+        _frames(page, thread.frames, home, whole=thread.main and rests(stacks, home))
     left = len(busy[MOST_THREADS:]) + stacks.threads_left_out
     if idle or left:
         page.title("other threads")
@@ -190,26 +213,25 @@ def _thread_name(thread: ThreadStack) -> str:
     return "main thread" if thread.main else f"thread{name or f' {thread.tid}' * bool(thread.tid)}"
 
 
-def _tasks(page: Page, stacks: Stacks, cwd: str, most: int) -> None:
+def _tasks(page: Page, stacks: Stacks, home: Home, most: int) -> None:
     """Those that have the application's own code in them, but not the one that the main thread runs; of the others how
     many there are."""
     waiting = [task for task in stacks.tasks if not _runs(task, stacks)]
-    own = [task for task in waiting if any(is_own(frame, cwd) for frame in task.frames) and not lives_on(task)]
+    own = [task for task in waiting if any(is_own(frame, home) for frame in task.frames) and not lives_on(task)]
+    others = [task for task in waiting if task not in own]
+    libraries = dict.fromkeys(library(task.frames[-1].file, home.cwd) or "others" for task in others if task.frames)
+    by = f" of {_some(libraries)}" if libraries else ""
+    what = "innermost await first" if own else f"none in the application's code{by and f', all{by}'}"
     if waiting or stacks.tasks_left_out:
         number = _number(len(waiting) + stacks.tasks_left_out, "asyncio task")
-        page.title(
-            f"{number} waiting, " + ("innermost await first" if own else "none of them in the application's code")
-        )
+        page.title(f"{number} waiting, {what}")
     for task in own[:most]:
         page.cut(task.name + (f" waits for {task.waits}" if task.waits else ""), indent=2)
-        _frames(page, task.frames, cwd, indent=4)
-    others = [task for task in waiting if task not in own]
-    libraries = dict.fromkeys(library(task.frames[-1].file, cwd) or "others" for task in others if task.frames)
+        _frames(page, task.frames, home, indent=4)
     left = len(own[most:]) + stacks.tasks_left_out
-    if left:
+    if left and own:
         page.cut(f"… {left} more", indent=2, style="dim")
-    if others:
-        by = f" of {_some(libraries)}" if libraries else ""
+    if others and own:
         page.cut(f"… {_number(len(others), 'task')}{by}", indent=2, style="dim")
 
 
@@ -226,22 +248,22 @@ def _open(page: Page, stacks: Stacks) -> None:
         page.cut(f"{span(work.age):>8}  {work.what}", indent=2)
 
 
-def _frames(page: Page, frames: list[Frame], cwd: str, *, indent: int = 0, whole: bool = False) -> None:
+def _frames(page: Page, frames: list[Frame], home: Home, *, indent: int = 0, whole: bool = False) -> None:
     """The innermost is shown unless all of it is to be folded, and so is a single frame of a library between others."""
     margin = " " * indent
-    for run in _folds(frames, cwd, whole=whole):
+    for run in _folds(frames, home, whole=whole):
         if isinstance(run, Frame):
-            mark = ">" if is_own(run, cwd) else " "
-            page.item(f"{margin}{mark} ", called(run, cwd), run.text.strip())
+            mark = ">" if is_own(run, home) else " "
+            page.item(f"{margin}{mark} ", called(run, home.cwd), run.text.strip())
         else:
-            names = _some(dict.fromkeys(library(frame.file, cwd) or "others" for frame in run))
+            names = _some(dict.fromkeys(library(frame.file, home.cwd) or "others" for frame in run))
             page.cut(f"… {len(run)} frames of {names}", indent=indent + 2, style="dim")
 
 
-def _folds(frames: list[Frame], cwd: str, *, whole: bool) -> Iterator[Frame | list[Frame]]:
+def _folds(frames: list[Frame], home: Home, *, whole: bool) -> Iterator[Frame | list[Frame]]:
     foreign: list[Frame] = []
     for number, frame in enumerate(frames):
-        if (number or whole) and not is_own(frame, cwd) and frame.line:
+        if (number or whole) and not is_own(frame, home) and frame.line:
             foreign.append(frame)
             continue
         yield from _folded(foreign)
@@ -255,13 +277,14 @@ def _folded(run: list[Frame]) -> Iterator[Frame | list[Frame]]:
         yield run if len(run) > 1 else run[0]
 
 
-def _is_idle(thread: ThreadStack, cwd: str) -> bool:
+def _is_idle(thread: ThreadStack, home: Home) -> bool:
     """Whether it waits for work: it is in nothing but the machinery that hands work out."""
-    return all(library(frame.file, cwd) in _IDLE and not is_own(frame, cwd) for frame in thread.frames)
+    return all(library(frame.file, home.cwd) in _IDLE and not is_own(frame, home) for frame in thread.frames)
 
 
-def _kernel(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """The main thread, then the others, those of which the same is to be said together."""
+def _kernel(evidence: Evidence, names: dict[int, str]) -> Iterator[tuple[str, str]]:
+    """The main thread, then the others, those of which the same is to be said together. `names`: what Python calls
+    them; the kernel has the process's name for all."""
     if not evidence.kernel:
         yield "state", _state(evidence.state)
         return
@@ -269,15 +292,26 @@ def _kernel(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "main", _thread_state(main)
     alike: dict[str, list[str]] = {}
     for thread in others:
-        alike.setdefault(_thread_state(thread), []).append(thread.name or str(thread.tid))
-    for said, names in [*alike.items()][:MOST_KERNEL_THREADS]:
-        yield "thread" if len(names) == 1 else f"{len(names)} threads", f"{_some(dict.fromkeys(names))}: {said}"
+        name = names.get(thread.tid) or (OWN if thread.name.startswith("bkd: ") else thread.name) or str(thread.tid)
+        alike.setdefault(_thread_state(thread), []).append(name)
+    for said, called_so in [*alike.items()][:MOST_KERNEL_THREADS]:
+        label = "thread" if len(called_so) == 1 else f"{len(called_so)} threads"
+        yield label, f"{_some(dict.fromkeys(called_so))}: {said}"
 
 
 def _thread_state(thread: KernelThread) -> str:
     function = thread.wchan.partition(".")[0]  # compilers add to names: poll_schedule_timeout.constprop.0
     wchan = f"wchan {function}" if function else ""
-    return "; ".join(filter(None, [_state(thread.state), thread.call, wchan]))
+    call = _before(thread.call) if thread.state in ("T", "t") else thread.call
+    return "; ".join(filter(None, [_state(thread.state), call, wchan]))
+
+
+def _before(call: str) -> str:
+    """What one waited for when it was stopped: `was waiting for events`, `was in read from a pipe`."""
+    if not call:
+        return ""
+    verb, _, rest = call.partition(" ")
+    return f"was {_DOING[verb]} {rest}".rstrip() if verb in _DOING else f"was in {call}"
 
 
 def _state(letter: str) -> str:
@@ -292,12 +326,13 @@ def _trend(trend: list[Sample]) -> Iterator[tuple[str, str]]:
     over = f" in {span(first.age - last.age)}" if len(trend) > 1 else ""
     heard = f"; last heard {span(last.age)} before" if last.age > 1 else ""
     sizes = [(name, getattr(first, name), getattr(last, name)) for name in ("rss", "pss")]
-    known = [f"{name} {_change(_size(old), _size(new))}" for name, old, new in sizes if new]
-    yield "memory", ", ".join(known) + over if known else ""
+    known = [f"{name} {_change(volume(old), volume(new))}" for name, old, new in sizes if new]
+    grew = over if any(volume(old) != volume(new) for _, old, new in sizes) else ""
+    yield "memory", ", ".join(known) + grew if known else ""
     yield "cpu", f"{_change(f'{100 * first.cpu:.0f} %', f'{100 * last.cpu:.0f} %')} of one CPU{over}{heard}"
     lags = [sample.lag for sample in trend if sample.lag is not None]
     busiest = max(sample.in_flight for sample in trend)
-    lag = f"loop at most {span(max(lags))} late" if lags else ""
+    lag = f"loop at most {span(max(lags))} late" if lags and max(lags) >= NOTABLE else ""
     yield "load", ", ".join(filter(None, [f"at most {_number(busiest, 'request')} in flight" if busiest else "", lag]))
 
 
@@ -305,16 +340,12 @@ def _change(old: str, new: str) -> str:
     return new if old == new else f"{old} → {new}"
 
 
-def _size(size: int) -> str:
-    return format_size(size, rough=True)
-
-
-def _late(page: Page, late: LateSample | None, lates: int, cwd: str) -> None:
+def _late(page: Page, late: LateSample | None, lates: int, home: Home) -> None:
     if late is None:
         return
     times = f", late {lates} times in all" if lates > 1 else ""
     page.title(f"its loop was {span(late.seconds)} late {span(late.age)} before{times}")
-    _frames(page, late.frames, cwd)
+    _frames(page, late.frames, home)
 
 
 def _printed(page: Page, lines: list[str], trace: str = "") -> None:

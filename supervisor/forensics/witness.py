@@ -14,8 +14,10 @@ from ..registry import LoaderProcess, Process
 from ..status import shown
 from . import why
 from .autopsy import Autopsy
+from .culprit import Home
 from .evidence import Evidence, Report
 from .gathering import with_files
+from .postmortem import home_of
 
 WIDEST = 400
 DISK = 2.0  # seconds that lines of source and log are waited for
@@ -46,28 +48,26 @@ class Witness:
         """What live processes are doing. One that does not answer is sent a signal."""
         name = request.name()
         processes = self._processes(name)
-        cwds = [self._cwd(process) for process in processes]
-        taken = await asyncio.gather(*(self._look(one, cwd) for one, cwd in zip(processes, cwds, strict=True)))
-        rows = list(zip(processes, cwds, taken, strict=True))
+        homes = [self._home(process) for process in processes]
+        taken = await asyncio.gather(*(self._look(one, home) for one, home in zip(processes, homes, strict=True)))
+        rows = list(zip(processes, homes, taken, strict=True))
         if request.command.render == "json":
-            documents = [_document(process, evidence) for process, _cwd, evidence in rows]
+            documents = [_document(process, evidence) for process, _home, evidence in rows]
             whole = {"name": name, "workers": documents} if name in self.master.turns.cluster.groups else documents[0]
             return Finished(out=json.dumps(whole) + "\n")
         width, colours = _width(request.arguments), bool(request.arguments.get("colours"))
         texts = [
-            why.dump_text(evidence, _name(process), process.pid, cwd, width=width, colours=colours)
-            for process, cwd, evidence in rows
+            why.dump_text(evidence, _name(process), process.pid, home, width=width, colours=colours)
+            for process, home, evidence in rows
         ]
         return Finished(out="\n".join(texts))
 
-    async def _look(self, process: Process | LoaderProcess, cwd: str) -> Evidence:
+    async def _look(self, process: Process | LoaderProcess, home: Home) -> Evidence:
         if isinstance(process, Process):
-            evidence = await self.autopsy.evidence(process, cwd)
+            evidence = await self.autopsy.evidence(process, home)
         else:
-            evidence = await self.autopsy.gathering.take(process, cwd=cwd)
-        reading = asyncio.get_running_loop().run_in_executor(None, with_files, evidence, process)
-        await asyncio.wait([reading], timeout=DISK)
-        return reading.result() if reading.done() else evidence
+            evidence = await self.autopsy.gathering.take(process, home=home)
+        return await self.autopsy.files.within(DISK, lambda: with_files(evidence, process), evidence)
 
     def add_history(self, status: dict[str, Any]) -> None:
         """The last minute of each worker, into the document of the status."""
@@ -106,11 +106,10 @@ class Witness:
         process = self.master.effects.registry.workers.get(worker.id) if worker is not None else None
         return [process] if process is not None and process.pid else []
 
-    def _cwd(self, process: Process | LoaderProcess) -> str:
+    def _home(self, process: Process | LoaderProcess) -> Home:
         if isinstance(process, Process):
-            return process.settings.cwd
-        group = self.master.turns.cluster.groups.get(process.group)
-        return group.settings.cwd if group is not None else ""
+            return home_of(process.settings)
+        return self.autopsy.home(*process.key)
 
 
 def answer(reports: list[Report], arguments: dict[str, Any], render: str) -> str:

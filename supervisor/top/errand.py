@@ -35,7 +35,7 @@ class Errand(threading.Thread):
                 code, out, err = client.run(verb, arguments, render="text", progress=self._heard)
             except Interrupted as broken:
                 client.sock.close()
-                client = next_master(self.path)
+                client = next_master(self.path, broken.resume)
                 verb, arguments = "await", broken.resume
             else:
                 self._said += [out, err]

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from .cluster import alive, free_port, kill, until
+from .cluster import alive, free_port, kill, title, until
 from .witness import (
     SECRET,
     Visitor,
@@ -35,6 +35,7 @@ def cluster(share, ports):
         plain=web | {"app": "trouble:plain", "bind": [f"127.0.0.1:{ports['plain']}"]},
         fast=web | {"app": "trouble_fastapi:app", "bind": [f"127.0.0.1:{ports['fast']}"]},
         idle={"target": "trouble:idles", "restart": "always"},
+        gone={"target": "trouble:becomes_another", "restart": "always"},
         nap={"command": ["sleep", "600"], "ready": "after:100ms", "restart": "always"},
         ping=PING,
     )
@@ -203,3 +204,10 @@ def test_asked_by_a_pipe(cluster):
     """No colours."""
     for options in ((), ("--json",)):
         assert "\x1b" not in dump(cluster, "web.1", *options)
+
+
+def test_a_program_that_a_worker_has_become(cluster):
+    """It has no handler for the signal at which stacks are written, and is not sent it."""
+    pid = until(lambda: (pid := cluster.worker("gone.1")["pid"]) and "sleep 600" in title(pid) and pid)
+    assert "no handler" in dump(cluster, "gone.1")
+    assert alive(pid)

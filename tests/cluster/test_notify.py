@@ -2,17 +2,18 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from bkd.ipc.errors import BkdError
-from bkd.supervisor import procfs
+from bkd.supervisor import datagrams, procfs
 from bkd.supervisor.notify import DATAGRAM_BYTES, NotifySocket, parse
+
+from .cluster import kill, until
 
 PATIENCE = 10.0
 
@@ -43,7 +44,9 @@ class Server:
         self.worker = 0
         self.heard = []
         self.processes = []
-        self.socket = NotifySocket(str(path), allowed=self.allowed, on_message=self.on_message)
+        bound = datagrams.bound(str(path), 0o666)
+        self.socket = NotifySocket(bound, allowed=self.allowed, on_message=self.on_message)
+        self.socket.hear()
 
     def allowed(self, pid):
         return procfs.descends(pid, self.worker) is True
@@ -104,7 +107,7 @@ notify("STOPPING=1")
 
         assert server.heard == [
             (worker.pid, {"STATUS": "loading"}),
-            (worker.pid, {"READY": "1", "STATUS": "up", "EXTEND_TIMEOUT_USEC": "5000000"}),
+            (worker.pid, {"READY": "1", "STATUS": "up", "MAINPID": "1", "EXTEND_TIMEOUT_USEC": "5000000"}),
             (worker.pid, {"WATCHDOG": "1"}),
             (worker.pid, {"STOPPING": "1"}),
         ]
@@ -206,16 +209,8 @@ def test_it_may_be_closed_by_whoever_is_told(tmp_path):
         server.socket.close()
 
         assert server.heard == [{"READY": "1"}]
-        assert not server.path.exists()
 
     serve(tmp_path, scenario)
-
-
-def bound(path):
-    async def main():
-        NotifySocket(str(path), allowed=bool, on_message=lambda pid, message: None).close()
-
-    asyncio.run(main())
 
 
 def test_a_stale_socket_is_replaced(tmp_path):
@@ -223,40 +218,19 @@ def test_a_stale_socket_is_replaced(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stale:
         stale.bind(str(path))
 
-    bound(path)
-
-    assert not path.exists()
-
-
-def test_the_socket_of_a_successor_is_left_in_place(tmp_path):
-    async def main():
-        first, second = [
-            NotifySocket(str(tmp_path / "web.1"), allowed=bool, on_message=lambda pid, message: None) for _ in range(2)
-        ]
-        first.close()
-        assert (tmp_path / "web.1").is_socket()
-        second.close()
-
-    asyncio.run(main())
-
-    assert list(tmp_path.iterdir()) == []
+    with datagrams.bound(str(path), 0o600) as fresh:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert fresh.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) == 1
 
 
 def test_a_file_that_is_no_socket_is_not_removed(tmp_path):
     path = tmp_path / "web.1"
     path.write_text("precious")
 
-    with pytest.raises(BkdError, match="no socket: remove it"):
-        bound(path)
+    with pytest.raises(OSError, match="no socket is in the way: remove it"):
+        datagrams.bound(str(path), 0o600)
 
     assert path.read_text() == "precious"
-
-
-def test_errors_say_what_to_do(tmp_path):
-    with pytest.raises(BkdError, match="create it"):
-        bound(tmp_path / "absent" / "web.1")
-    with pytest.raises(BkdError, match="shorter run_dir"):
-        bound(Path("/tmp") / ("x" * 108))
 
 
 @pytest.mark.parametrize(
@@ -273,3 +247,93 @@ def test_errors_say_what_to_do(tmp_path):
 )
 def test_datagrams_are_lines_of_assignments(data, message):
     assert parse(data) == message
+
+
+# -- programs of a cluster
+
+
+SPEAKING = """
+import os, signal, socket, sys, time
+def say(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
+"""
+
+
+def program(code, **settings):
+    """A group that runs this code, ready when it says so."""
+    return {"command": [sys.executable, "-S", "-E", "-c", SPEAKING + code], "ready": "notify", **settings}
+
+
+def test_programs_say_how_they_are(prepare, watch):
+    """One cluster, each group about one word; what a program says while no master is there is heard by the next."""
+    cluster = prepare(
+        status=program('say("READY=1\\nSTATUS=a\\x1b[1mb\\nFDSTORE=1"); time.sleep(600)'),
+        busy=program('say("READY=1"); say("RELOADING=1\\nSTATUS=half"); time.sleep(600)'),
+        slow=program(
+            'say("EXTEND_TIMEOUT_USEC=20000000"); time.sleep(1.5); say("READY=1"); time.sleep(600)', start_timeout="1s"
+        ),
+        dog=program('say("READY=1\\nWATCHDOG_USEC=400000\\nWATCHDOG=1"); time.sleep(600)', term="100ms"),
+        fed=program(
+            """
+say("READY=1\\nWATCHDOG_USEC=600000")
+while True:
+    say("WATCHDOG=1")
+    time.sleep(0.1)
+"""
+        ),
+        trigger=program(
+            """
+say("READY=1")
+if not os.path.exists("triggered"):
+    open("triggered", "w").close()
+    say("WATCHDOG=trigger")
+time.sleep(600)
+"""
+        ),
+        error=program('say("READY=1"); time.sleep(0.3); say("ERRNO=28"); sys.exit(1)', restart="never"),
+        moved=program(
+            """
+if os.fork():
+    sys.exit(0)
+say(f"MAINPID={os.getpid()}\\nREADY=1\\nSTATUS={os.getpid()}")
+time.sleep(600)
+"""
+        ),
+        stranger=program('say("MAINPID=1\\nREADY=1"); time.sleep(600)'),
+        late=program(
+            """
+while not os.path.exists("open"):
+    time.sleep(0.01)
+say("READY=1\\nSTATUS=said to nobody")
+time.sleep(600)
+"""
+        ),
+    ).start(ready=False)
+
+    until(lambda: cluster.answered() and cluster.worker("slow.1")["state"] == "ready")
+    assert cluster.worker("status.1")["status_text"] == "a[1mb"
+    assert "    says: reloading: half\n" in cluster.bkd("status").stdout
+    assert cluster.worker("stranger.1")["pid"] != 1
+
+    moved = cluster.worker("moved.1")
+    assert moved["status_text"] == str(moved["pid"])
+    kill(moved["pid"])
+    until(lambda: cluster.worker("moved.1")["pid"] not in (None, moved["pid"]))
+
+    hung = until(
+        lambda: (found := {event["slot"] for event in cluster.events("worker-hung")}) >= {"dog.1", "trigger.1"} and found
+    )
+    assert hung == {"dog.1", "trigger.1"}
+    assert "No space left on device" in until(lambda: "ERRNO" in (why := cluster.bkd("why", "error.1").stdout) and why)
+
+    before, fed = cluster.status()["master_pid"], cluster.worker("fed.1")
+    assert (fed["verdict"], fed["lag"]) == ("ok", None)
+    kill(before, signal.SIGSTOP)
+    (cluster.folder / "open").touch()
+    watch(0.2)
+    kill(before)
+    late = until(lambda: cluster.answered() and (row := cluster.worker("late.1"))["state"] == "ready" and row)
+    assert late["status_text"] == "said to nobody"
+    assert cluster.worker("fed.1")["pid"] == fed["pid"]
+    assert cluster.worker("status.1")["status_text"] == "a[1mb"

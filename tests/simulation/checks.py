@@ -11,8 +11,10 @@ from bkd.supervisor.cluster import Cause, Cluster, Group, Loader, Phase, Slot, V
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.rows import find
 
+from .processes import Process
 from .promise import Broken, Record, expect
 from .rolling import RollChecks, on_trial
+from .surviving import SurvivalChecks
 from .wearing import WearChecks
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Checks:
         self.most_rounds = 0
         self.rolls = RollChecks(world, self.records)
         self.wear = WearChecks(world)
+        self.survival = SurvivalChecks(world)
         self._before: dict[type[actions.Action], Callable[[Any], None]] = {
             actions.Observe: self._there,
             actions.Warn: self._there,
@@ -83,7 +86,9 @@ class Checks:
             loader = self.world.cluster.groups[action.group].releases[action.release].loader
             needed = self.rolls.needed(self.world.cluster.groups[action.group], action.release)
             return needed and closing is None and loader in (Loader.LOADING, Loader.READY)
-        return isinstance(action, actions.Condemn | actions.GiveUp | actions.Warn)
+        if isinstance(action, actions.Condemn):
+            return not self.world.machine.processes[action.worker].tripped
+        return isinstance(action, actions.GiveUp | actions.Warn)
 
     def _there(self, action: Any) -> None:
         self._worker(action)
@@ -103,20 +108,29 @@ class Checks:
         expect(not slot.held, f"{action} in a held slot")
         expect(worker.ending is None, f"{action}, which is ending already")
         if process.alive and action.verdict == Verdict.SLOW_BOOT:
-            expect(not process.ready, f"{action}, which is ready")
+            expect(not (process.ready and process.connected), f"{action}, which is ready")
             expect(now - process.ordered >= group.settings.start_timeout, f"{action} before start_timeout")
+        elif process.tripped:
+            expect(not process.speaks, f"{action}, which has no watchdog of its own")
         elif process.alive:
             heartbeat = self.world.machine.period + SLACK
-            if process.hung is None or process.hung - process.recovered <= heartbeat:
-                expect((process.hung or now) - process.recovered <= heartbeat, f"{action}, a healthy worker")
+            hung = self.silent_since(process)
+            if hung is None or hung - process.recovered <= heartbeat:
+                expect((hung or now) - process.recovered <= heartbeat, f"{action}, a healthy worker")
             else:
-                early = kill - (now - process.hung)
+                early = kill - (now - max(hung, self.world.adopted))
                 expect(early <= heartbeat, f"{action} {early:.3f} s too early")
             expect(not process.traced, f"{action}, a traced worker")
         record = self.records[action.worker]
         record.condemned, record.verdict = now, action.verdict
         self.fresh.append(action.worker)
         self.condemned.add(action.worker)
+
+    def silent_since(self, process: Process) -> float | None:
+        """Since when it hangs, or this master waits for its hello."""
+        if process.hung is None and process.speaks and not process.connected:
+            return self.world.adopted
+        return process.hung
 
     def _retire(self, action: actions.Retire) -> None:
         _, slot, worker = self._worker(action)
@@ -158,6 +172,8 @@ class Checks:
     def _give_up(self, action: actions.GiveUp) -> None:
         *_, worker = self._worker(action)
         record, now = self.records[action.worker], self.world.now
+        expect(not record.given_up, f"{action} again")
+        record.given_up = True
         if worker.pid:
             expect(record.killed is not None and now >= record.killed + PATIENCE, f"{action} too early")
             expect(self.world.machine.processes[action.worker].alive, f"{action}, which is dead")
@@ -210,6 +226,8 @@ class Checks:
         assert closing is not None
         left = [process.slot for process in machine.living() if process.known]
         expect(not left, f"{action}: {left} are still there")
+        expect(not self.world.cluster.places, f"{action}: there are workers in the state")
+        expect(not self.world.cluster.sweeps, f"{action}: nobody looked for leftovers")
         expect(not machine.zygotes, f"{action}: zygotes {list(machine.zygotes)} are still there")
         late = [number for number, record in self.records.items() if (record.killed or 0.0) >= closing.since]
         killed = any(machine.processes[number].code in (None, -9) for number in late)
@@ -224,14 +242,17 @@ class Checks:
         """Is the state in order?"""
         if isinstance(event, events.Gathered):
             self.records[event.worker].gathered = True
+        if isinstance(event, events.Swept):
+            self.world.machine.sweeping.discard(event.worker)
         if isinstance(event, events.Held):
             self.released[event.slot] = self.world.now
         if isinstance(event, events.Exited | events.SpawnFailed):
             self._charge(before, event, after)
         if isinstance(event, events.Adopted):
-            for record in self.records.values():
+            for record in (self.records[number] for number in after.places):
                 record.again = record.again or record.killed is not None
                 record.killed = None
+            self.survival.adopted(before, after)
         for name, group in after.groups.items():
             if group is not before.groups.get(name):
                 self._in_order(group)
@@ -286,6 +307,7 @@ class Checks:
         for number in list(self.unborn):
             self._born_in_time(number)
         self.rolls.turn()
+        self.survival.turn()
 
     def awake(self, plan: Plan) -> None:
         """Between two turns there is nothing to do."""
@@ -346,7 +368,8 @@ class Checks:
             return
         if process.hung - process.recovered <= self.world.machine.period + SLACK:
             return
-        judged = max(self.world.cluster.judged_from, self.world.resumed, self.released.get(process.slot, 0.0))
+        released = max(self.released.get(process.slot, 0.0), process.heard)
+        judged = max(self.world.cluster.judged_from, self.world.resumed, released)
         since = max(process.hung, judged)
         late = now - since - self.world.cluster.ping.kill
         expect(late <= SLACK, f"{place.slot.name} (worker {number}) hangs {late:.3f} s longer than ping.kill")
@@ -364,6 +387,7 @@ class Checks:
             for slot in group.slots.values():
                 self._at_rest(group, slot)
             self.rolls.settled(group)
+        self.survival.settled()
 
     def _at_rest(self, group: Group, slot: Slot) -> None:
         if group.settings.max_lifetime:

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .machine import Process
+from bkd.supervisor import events
+
+from .processes import Process
 
 if TYPE_CHECKING:
     from .world import World
 
 Fault = Callable[["World"], None]
 LONGEST = 60.0
-LONGEST_ABSENCE = 20.0
+ABSENCES = (0.1, 0.3, 1.0, 20.0)
 
 
 def aim(world: "World", *, ready: bool = True) -> Process | None:
@@ -135,9 +137,79 @@ def pause(world: "World") -> None:
 
 def takeover(world: "World") -> None:
     """The master dies, and another one takes over."""
-    world.take_over(world.random.choice((0.1, 1.0, LONGEST_ABSENCE)))
+    world.take_over(world.random.choice(ABSENCES))
 
 
+def doom(world: "World") -> None:
+    """The master dies over one of its next orders, or a moment after; the next one perhaps as well."""
+    world.doom(world.random.randint(1, 6))
+
+
+def restless(world: "World") -> None:
+    """Masters die again and again, also while they take over."""
+    for _ in range(world.random.randint(2, 5)):
+        world.after(world.random.uniform(0.0, 6.0), lambda: None if world.calm else world.take_over(0.1))
+
+
+def disk_full(world: "World") -> None:
+    """What happens now is not written down, and then the master dies."""
+    seconds = world.random.choice((0.2, 1.0, 5.0))
+    world.succession.forgets = world.now + 10.0
+    world.after(seconds, lambda: _forgets(world))
+
+
+def _forgets(world: "World") -> None:
+    world.take_over(0.1)
+    world.succession.forgets = 0.0
+
+
+def state_lost(world: "World") -> None:
+    """Another master begins beside all that there is, with nothing to go by."""
+    world.succession.save = None
+    world.take_over(world.random.choice(ABSENCES))
+
+
+def several(world: "World") -> None:
+    """More than one thing at once, the master among them as often as not."""
+    if world.random.random() < 0.5:
+        world.take_over(world.random.choice(ABSENCES))
+    for fault in world.random.sample(AT_ONCE, world.random.randint(2, 3)):
+        fault(world)
+
+
+def edited(world: "World") -> None:
+    """The files of a group are edited in place; now and then the edit is taken back."""
+    name = a_group(world)
+    dials = world.machine.dials[name]
+    dials.edition = dials.edition + 1 if dials.edition == 1 or world.random.random() < 0.7 else dials.edition - 1
+    zygotes = [zygote for zygote in world.machine.zygotes.values() if zygote.group == name]
+    if zygotes and world.random.random() < 0.5:
+        world.machine.lose_zygote(world.random.choice(zygotes), "signal 9")
+
+
+def trips(world: "World") -> None:
+    """A program says that it is stuck, or wants more time."""
+    programs = [p for p in world.machine.living() if not p.speaks and p.known and p.told and p.clean]
+    if programs:
+        process = world.random.choice(programs)
+        if world.random.random() < 0.5:
+            process.tripped = True
+            world.post(events.Tripped(process.worker, 1.0))
+        else:
+            world.post(events.Extended(process.worker, 2.0))
+
+
+AT_ONCE: tuple[Fault, ...] = (
+    _dies(-9),
+    _dies(-11),
+    _dies(1),
+    _dies(-9, ready=False),
+    crash_all,
+    zygote_dies,
+    zygote_wedges,
+    deaf,
+    edited,
+)
 FAULTS: dict[str, tuple[int, Fault]] = {
     "crash": (8, _dies(-11)),
     "exit 1": (5, _dies(1)),
@@ -165,4 +237,11 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "deaf": (2, deaf),
     "pause": (2, pause),
     "takeover": (2, takeover),
+    "doom": (5, doom),
+    "restless": (1, restless),
+    "disk full": (1, disk_full),
+    "state lost": (1, state_lost),
+    "several": (2, several),
+    "edited": (2, edited),
+    "trips": (1, trips),
 }

@@ -1,138 +1,61 @@
 """The fake machine: processes and zygotes that boot, beat, hang and die by the world's clock and its seeded chance.
 
 It is the shell's other half: `perform` takes what the policy orders and posts what comes of it. What is wrong with a
-release belongs to it: every zygote and every process of it has the flaw.
+release belongs to it: every zygote and every process of it has the flaw. What a master has under way ends with it: such
+a task looks at `Clock.life` before it posts anything.
 """
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
 from bkd.supervisor import actions, events
-from bkd.supervisor.cluster import Cluster, Observation
+from bkd.supervisor.cluster import Cluster
 from bkd.supervisor.config.schema import GroupSection, PingSection
 
+from .keeper import Keeper, Reaped
+from .processes import Dials, Process, Zygote
 from .settings import flaw, fresh_size
 
-MEASURING = 10.0
-LEAK = 100
 FORK = 0.01
 REAP = 0.005
 
 
 class Clock(Protocol):
-    """What the machine needs of the world around it; `calm`: nothing new goes wrong."""
+    """What the machine needs of the world around it; `calm`: nothing new goes wrong; `life`: which master it is, in
+    whose `absence` nobody hears anything."""
 
     now: float
     random: Random
     cluster: Cluster
     calm: bool
+    life: int
+    absent: bool
 
-    def post(self, event: events.Event, zygote: "Zygote | None" = None) -> None:
+    def post(self, event: events.Event, zygote: Zygote | None = None) -> None:
         """Tell the master, unless it comes from a zygote that is dropped by then."""
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Call later."""
 
 
-@dataclass
-class Process:
-    """A worker's process as it really is. `hung`: since when its main loop does not turn; `recovered`: when it last
-    did again; `load`: requests in a heartbeat; `fresh`: the size it begins with; `pss`: the size when it was last
-    measured; `code`: how it ended."""
-
-    worker: int
-    group: str
-    slot: str
-    release: int
-    settings: GroupSection
-    ordered: float
-    pid: int = 0
-    alive: bool = False
-    ready: bool = False
-    state: str = "S"
-    hung: float | None = None
-    recovered: float = 0.0
-    mute: bool = False
-    deaf: bool = False
-    traced: bool = False
-    starved: bool = False
-    clean: bool = True
-    code: int | None = None
-    kill_waits: bool = False
-    known: bool = True
-    drain: float = 0.1
-    load: int = 0
-    served: int = 0
-    fresh: int = 0
-    pss: int = 0
-    measured: float = 0.0
-    pace: int = 0
-    busy: float = 0.0
-    waiting: float = 0.0
-    _cpu: float = 0.0
-    _waited: float = 0.0
-    _since: float = 0.0
-
-    def use(self, now: float, busy: float, waiting: float) -> None:
-        """From now on it uses and waits for so much of a CPU."""
-        self._cpu += self.busy * (now - self._since)
-        self._waited += self.waiting * (now - self._since)
-        self.busy, self.waiting, self._since = busy, waiting, now
-
-    def cpu(self, now: float) -> float:
-        """CPU seconds used so far."""
-        return self._cpu + self.busy * (now - self._since)
-
-    def measure(self, now: float) -> None:
-        """See how large it is, now and then."""
-        if not self.pss or now >= self.measured + MEASURING:
-            self.pss, self.measured = self.fresh + LEAK * self.served, now
-
-    def look(self, now: float) -> Observation:
-        """What /proc says."""
-        waited = self._waited + self.waiting * (now - self._since)
-        return Observation(now, self.state if self.alive else "Z", self.cpu(now), waited, self.traced)
-
-
-@dataclass
-class Zygote:
-    """A loader's process; `wedged`: it answers nothing any more; `dropped`: the master wants to hear nothing of it."""
-
-    group: str
-    release: int
-    alive: bool = True
-    loaded: bool = False
-    wedged: bool = False
-    dropped: bool = False
-    forks: set[int] = field(default_factory=set)
-
-
-@dataclass
-class Dials:
-    """What is wrong around a group's application just now, whatever its release."""
-
-    boots_fail: bool = False
-    imports_fail: bool = False
-    slow_boots: int = 0
-    spawns_fail: int = 0
-    boot_code: int = 1
-    threads: bool = False
-
-
 class Machine:
-    """Every process by worker number, every living zygote by group and release, and the one that was started last."""
+    """Every process by worker number as the present master knows it; of zygotes those it knows that live (`zygotes`),
+    and those that were started last; `sweeping`: whose leftovers are looked for."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.keeper = Keeper()
         self.processes: dict[int, Process] = {}
         self.zygotes: dict[tuple[str, int], Zygote] = {}
         self.started: dict[tuple[str, int], Zygote] = {}
         self.dials: dict[str, Dials] = defaultdict(Dials)
+        self.sweeping: set[int] = set()
         self.pids = 100
         self.pace = 0
+        self.living_zygotes: list[Zygote] = []
+        self.born: dict[int, Process] = {}
         self._living: dict[int, Process] = {}
         self.paced(clock.cluster.ping)
         self._do: dict[type[actions.Action], Callable[..., None]] = {
@@ -170,93 +93,194 @@ class Machine:
         """What is wrong with a release of these settings; in calm times all is mended."""
         return "" if self.clock.calm else flaw(settings)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call later, if the same master is there then."""
+        life = self.clock.life
+
+        def turn() -> None:
+            if life == self.clock.life:
+                call()
+
+        self.clock.after(seconds, turn)
+
     # -- zygotes
 
     def _load(self, action: actions.LoadRelease) -> None:
-        zygote = Zygote(action.group, action.release)
-        self.zygotes[action.group, action.release] = self.started[action.group, action.release] = zygote
-        self.pids += 1
-        self.clock.post(events.LoaderSpawned(action.group, action.release, self.pids))
         settings = self.clock.cluster.groups[action.group].releases[action.release].settings
-        if self.flaw(settings) != "import hangs":
-            seconds = self.clock.random.uniform(0.1, 2.0)
-            self.clock.after(seconds, lambda: self._imported(zygote, settings, seconds))
+        zygote = Zygote(action.group, action.release, settings)
+        self.zygotes[zygote.key] = self.started[zygote.key] = zygote
+        self.living_zygotes.append(zygote)
+        self.later(FORK * self._chance(), lambda: self._zygote_born(zygote))
+        self._import(zygote)
 
-    def _imported(self, zygote: Zygote, settings: GroupSection, seconds: float) -> None:
+    def _zygote_born(self, zygote: Zygote) -> None:
+        zygote.told = True
+        self.pids += 1
+        self.clock.post(events.LoaderSpawned(zygote.group, zygote.release, self.pids), zygote)
+
+    def _import(self, zygote: Zygote) -> None:
+        zygote.failed = False
+        if self.flaw(zygote.settings) != "import hangs":
+            seconds = self.clock.random.uniform(0.1, 2.0)
+            self.clock.after(seconds, lambda: self._imported(zygote, seconds))
+
+    def _imported(self, zygote: Zygote, seconds: float) -> None:
         if not zygote.alive or zygote.wedged:
             return
-        dials, flaw = self.dials[zygote.group], self.flaw(settings)
+        dials, flaw = self.dials[zygote.group], self.flaw(zygote.settings)
         if dials.imports_fail or flaw == "import fails":
-            self.lose_zygote(zygote, "ImportError")
+            zygote.failed = True
+            if zygote.connected:
+                self.lose_zygote(zygote, "ImportError")
             return
-        zygote.loaded = True
-        unsafe = ("2 threads",) if dials.threads and settings.preload == "auto" else ()
-        self.clock.post(events.LoaderReady(zygote.group, zygote.release, seconds, unsafe), zygote)
+        zygote.loaded, zygote.prints = True, f"edition {dials.edition}"
+        self._tell_loaded(zygote, seconds)
         if flaw == "zygote dies":
             self.clock.after(self.clock.random.uniform(0.0, 8.0), lambda: self.lose_zygote(zygote, "signal 11"))
         zygote.wedged = flaw == "zygote wedges"
 
+    def _tell_loaded(self, zygote: Zygote, seconds: float) -> None:
+        if not zygote.connected or zygote.heard:
+            return
+        zygote.heard = True
+        threads = self.dials[zygote.group].threads and zygote.settings.preload == "auto"
+        unsafe = ("2 threads",) if threads else ()
+        ready = events.LoaderReady(zygote.group, zygote.release, seconds, unsafe, zygote.prints, "app.py was edited")
+        self.clock.post(ready, zygote)
+
     def lose_zygote(self, zygote: Zygote, why: str) -> None:
-        """It ends by itself, and the master hears of it."""
+        """It ends by itself, and the master hears of it, or the next one sees it."""
         if zygote.alive:
-            kind = events.LoaderGone if zygote.loaded else events.LoaderFailed
             self.end_zygote(zygote)
-            self.clock.post(kind(zygote.group, zygote.release, why, chance=self._chance()), zygote)
+            if not self.clock.absent:
+                self.tell_lost(zygote, why)
+
+    def tell_lost(self, zygote: Zygote, why: str) -> None:
+        """The master sees that it is gone."""
+        kind = events.LoaderGone if zygote.heard else events.LoaderFailed
+        self.clock.post(kind(zygote.group, zygote.release, why, chance=self._chance()), zygote)
 
     def _drop(self, action: actions.DropLoader) -> None:
         zygote = self.started.get((action.group, action.release))
         if zygote is not None:
-            zygote.dropped = True
             self.end_zygote(zygote)
+            zygote.dropped = True
 
     def end_zygote(self, zygote: Zygote) -> None:
         """It is gone, and what was ordered from it will not come."""
         zygote.alive = False
-        if self.zygotes.get((zygote.group, zygote.release)) is zygote:
-            del self.zygotes[zygote.group, zygote.release]
-        for worker in sorted(zygote.forks):
-            self._failed(worker, "the zygote is gone", blameless=True)
+        if zygote in self.living_zygotes:
+            self.living_zygotes.remove(zygote)
+        if self.zygotes.get(zygote.key) is zygote:
+            del self.zygotes[zygote.key]
+        if not self.clock.absent:
+            for worker in sorted(zygote.forks):
+                self._failed(self.processes[worker], "the zygote is gone", blameless=True)
         zygote.forks.clear()
+
+    def greet(self, zygote: Zygote) -> None:
+        """A zygote has found this master: one that it does not know is ended."""
+        if not zygote.alive or zygote.wedged:
+            return
+        if self.zygotes.get(zygote.key) is not zygote:
+            self.end_zygote(zygote)
+            return
+        zygote.connected = True
+        if zygote.failed:
+            self._import(zygote)
+        elif zygote.loaded:
+            self._tell_loaded(zygote, 0.0)
+        for process in zygote.waiting:
+            self._order(process, zygote)
+        zygote.waiting.clear()
 
     # -- births
 
     def _spawn(self, action: actions.Spawn) -> None:
         settings = self.clock.cluster.groups[action.group].releases[action.release].settings
-        process = Process(action.worker, action.group, action.slot, action.release, settings, self.clock.now)
+        process = Process(
+            action.worker, action.group, action.slot, action.release, settings, self.clock.now, action.fork
+        )
         self.processes[action.worker] = process
         dials = self.dials[action.group]
         zygote = self.zygotes.get((action.group, action.release)) if action.fork else None
         if action.fork and (zygote is None or not zygote.loaded):
-            self.clock.after(FORK, lambda: self._failed(action.worker, "the zygote is gone", blameless=True))
+            self.later(FORK, lambda: self._failed(process, "the zygote is gone", blameless=True))
         elif dials.spawns_fail or self.flaw(settings) == "spawn fails":
             dials.spawns_fail = max(0, dials.spawns_fail - 1)
-            self.clock.after(FORK, lambda: self._failed(action.worker, "fork: Resource temporarily unavailable"))
+            self.later(FORK, lambda: self._failed(process, "fork: Resource temporarily unavailable"))
+        elif zygote is not None and not zygote.connected:
+            zygote.forks.add(process.worker)
+            zygote.waiting.append(process)
         else:
             if zygote is not None:
-                zygote.forks.add(action.worker)
-            self.clock.after(FORK * self._chance(), lambda: self._born(process, zygote))
+                zygote.forks.add(process.worker)
+            self._order(process, zygote)
 
-    def _failed(self, worker: int, why: str, *, blameless: bool = False) -> None:
-        process = self.processes[worker]
-        if not process.pid and process.known:
+    def _order(self, process: Process, zygote: Zygote | None) -> None:
+        """It is on its way; whether it is still read when the master dies meanwhile is chance."""
+        life, lost = self.clock.life, self._chance() < 0.5
+        self.clock.after(
+            FORK * self._chance(),
+            lambda: None if lost and life != self.clock.life else self._born(process, zygote, life),
+        )
+
+    def _failed(self, process: Process, why: str, *, blameless: bool = False) -> None:
+        if not process.told and process.known:
             process.known = False
-            self.clock.post(events.SpawnFailed(worker, why, self._chance(), blameless))
+            self.clock.post(events.SpawnFailed(process.worker, why, self._chance(), blameless))
 
-    def _born(self, process: Process, zygote: Zygote | None) -> None:
-        if zygote is not None:
-            if zygote.wedged or not zygote.alive:
-                return
-            zygote.forks.discard(process.worker)
-        if not process.known:
+    def _born(self, process: Process, zygote: Zygote | None, life: int) -> None:
+        if zygote is not None and (zygote.wedged or not zygote.alive):
+            return
+        heard = life == self.clock.life and not self.clock.absent
+        if heard and not process.known:
             return
         self.pids += 1
         process.pid, process.alive = self.pids, True
-        self._living[process.worker] = process
+        self.born[process.pid] = process
+        self._living[process.pid] = process
         process.drain = self.clock.random.choice((0.05, 0.5, 3.0, 30.0))
         process.load = self.clock.random.choice((0, 1, 5, 20))
         process.fresh = fresh_size(process.group, process.release, process.worker)
-        self.clock.post(events.Spawned(process.worker, process.pid, 1))
+        if heard:
+            self.later(FORK * self._chance(), lambda: self.arrived(process))
+        elif not self.clock.absent:
+            self.later(FORK, lambda: self.meet(process))
         self._boot(process)
+
+    def arrived(self, process: Process) -> None:
+        """The master learns its pid, and of its end if it has ended already."""
+        if process.told or not process.known:
+            return
+        process.told = process.connected = True
+        zygote = self.zygotes.get((process.group, process.release))
+        if zygote is not None:
+            zygote.forks.discard(process.worker)
+        for _ in range(2 if self._chance() < 0.02 else 1):
+            self.clock.post(events.Spawned(process.worker, process.pid, 1))
+        if process.early is not None:
+            self.ended(Reaped(process, *process.early))
+
+    def meet(self, process: Process) -> None:
+        """A worker says hello to a master that did not see it start: one that it does not know is ended."""
+        if not process.can_speak:
+            return
+        if not process.known:
+            self.die(process, -9)
+            return
+        self.arrived(process)
+        process.connected, process.heard = True, self.clock.now
+        if process.hung is None:
+            process.recovered = self.clock.now
+        if process.ready:
+            self.clock.post(events.BecameReady(process.worker, process.speaks))
+        if process.asked:
+            self._drain(process)
+
+    def _tell(self, process: Process, event: events.Event) -> None:
+        if process.known and process.connected and not self.clock.absent:
+            self.clock.post(event)
 
     def _boot(self, process: Process) -> None:
         dials = self.dials[process.group]
@@ -272,21 +296,21 @@ class Machine:
             return
         dials, flaw = self.dials[process.group], self.flaw(process.settings)
         if dials.boots_fail or flaw in ("boot crash", "import fails"):
-            self.clock.post(events.BootFailed(process.worker, "ConnectionRefusedError: database"))
+            self._tell(process, events.BootFailed(process.worker, "ConnectionRefusedError: database"))
             self.die(process, dials.boot_code if dials.boots_fail else 1)
         elif flaw == "exit 78":
             self.die(process, 78)
         elif process.state == "S":
             process.ready = True
-            watched = process.settings.kind != "command"
-            self.clock.post(events.BecameReady(process.worker, watched))
+            self._tell(process, events.BecameReady(process.worker, process.speaks))
             self._live_with(flaw, process)
-            if watched:
+            if process.speaks:
                 self._beat(process, self.pace)
 
     def _live_with(self, flaw: str, process: Process) -> None:
         """What its release's flaw does to a worker that is ready."""
-        long = self.clock.cluster.groups[process.group].settings.min_ready
+        group = self.clock.cluster.groups.get(process.group)
+        long = group.settings.min_ready if group is not None else 0.0
         chance = self._chance()
         if flaw == "short life":
             self.clock.after(0.9 * chance * long, lambda: self.die(process, -11))
@@ -303,16 +327,16 @@ class Machine:
             process.hung = self.clock.now
 
     def _beat(self, process: Process, pace: int) -> None:
-        if not process.alive or not process.known or pace != self.pace:
+        if not process.alive or pace != self.pace:
             return
         now = self.clock.now
         process.pace = pace
         if not process.mute:
             process.served += 0 if self.clock.calm else process.load
-            lag = 0.001 if process.hung is None else now - process.hung
+            behind = 0.0 if process.hung is None else now - process.hung
             process.measure(now)
             used = {"rss": 3 * process.pss, "pss": process.pss, "cpu": process.cpu(now), "served": process.served}
-            self.clock.post(events.Pinged(process.worker, lag, **used))
+            self._tell(process, events.Pinged(process.worker, max(0.001, behind), **used, behind=behind))
         self.clock.after(self.period, lambda: self._beat(process, pace))
 
     # -- signals and deaths
@@ -330,23 +354,41 @@ class Machine:
             return
         elif isinstance(action, actions.Terminate):
             self.clock.after(self.clock.random.uniform(0.0, 1.0), lambda: self.die(process, -15))
-        elif process.hung is None:
+        elif process.connected or not process.speaks:
+            self._drain(process)
+        else:
+            process.asked = True
+
+    def _drain(self, process: Process) -> None:
+        if process.hung is None:
             self.clock.after(process.drain, lambda: self.die(process, 0))
 
     def die(self, process: Process, code: int, *, oom: bool = False) -> None:
         """The process ends; the master hears of it a moment later."""
         if process.alive:
             process.alive, process.code = False, code
-            del self._living[process.worker]
-            self.clock.after(REAP * self._chance(), lambda: self._reaped(process, code, oom))
+            del self._living[process.pid]
+            self.clock.after(REAP * self._chance(), lambda: self._reaped(Reaped(process, code, oom)))
 
-    def _reaped(self, process: Process, code: int, oom: bool) -> None:
-        if process.known:
+    def _reaped(self, reaped: Reaped) -> None:
+        if self.clock.absent:
+            self.keeper.untold.append(reaped)
+        else:
+            self.keeper.told.append(reaped)
+            self.ended(reaped)
+
+    def ended(self, reaped: Reaped) -> None:
+        """The keeper tells of a death; whose pid that was the master may not know yet."""
+        process = reaped.process
+        if process.known and process.told:
             process.known = False
-            self.clock.post(events.Exited(process.worker, code, oom, self._chance()))
+            self.clock.post(events.Exited(process.worker, reaped.code, reaped.oom, self._chance()))
+        elif process.known:
+            process.early = reaped.code, reaped.oom
 
     def _give_up(self, action: actions.GiveUp) -> None:
-        self.processes[action.worker].known = False
+        process = self.processes[action.worker]
+        process.known, process.given_up = False, process.told
 
     def _observe(self, action: actions.Observe) -> None:
         process = self.processes[action.worker]
@@ -356,11 +398,12 @@ class Machine:
     def _gather(self, action: actions.Condemn) -> None:
         if self._chance() < 0.9:
             seconds = self.clock.random.uniform(0.0, 0.4)
-            self.clock.after(seconds, lambda: self.clock.post(events.Gathered(action.worker)))
+            self.later(seconds, lambda: self.clock.post(events.Gathered(action.worker)))
 
     def _sweep(self, action: actions.Sweep) -> None:
+        self.sweeping.add(action.worker)
         seconds = self.clock.random.uniform(0.0, 0.2)
-        self.clock.after(seconds, lambda: self.clock.post(events.Swept(action.worker)))
+        self.later(seconds, lambda: self.clock.post(events.Swept(action.worker)))
 
     def _chance(self) -> float:
         return self.clock.random.random()

@@ -64,7 +64,7 @@ MUTANTS = {
     "the canary never gets work": Mutant(
         "reconcile", "if worker.quiet and rolls.may_serve(", "if False and rolls.may_serve("
     ),
-    "nothing is forgotten": Mutant("rolls", "elif release.number not in used and", "elif not release.number and"),
+    "nothing is forgotten": Mutant("rolls", "elif release.number not in (*used,", "elif not release.number and release.number not in (*used,"),
     "an abort leaves slots behind": Mutant(
         "rollouts", "replace(group, current=roll.old, roll=roll,", "replace(group, roll=roll,"
     ),
@@ -84,6 +84,34 @@ MUTANTS = {
     ),
     "the leanest is recycled first": Mutant("moves", "-max(worn, default=0)", "max(worn, default=0)"),
     "who has failed rolls on": Mutant("rolls", "if roll.fault and roll.stage != Stage.ABORTING:", "if False:"),
+    "absence is silence": Mutant("apply", "return replace(cluster, judged_from=now)", "return cluster"),
+    "deadlines run on without a master": Mutant(
+        "apply", "replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)", "replace(cluster, sweeps=sweeps)"
+    ),
+    "only silence is forgiven to the absent": Mutant(
+        "apply",
+        "replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)",
+        "replace(cluster, sweeps=sweeps, judged_from=now)",
+    ),
+    "a search dies with its master": Mutant("apply", "replace(sweep, taken=False)", "sweep"),
+    "a kill dies with its master": Mutant("apply", "ending.step == Step.KILLED:", "ending.step == Step.SURVIVED:"),
+    "an adoption ends the roll": Mutant(
+        "apply", "roll = group.roll and replace(group.roll, stage_at=later(group.roll.stage_at))", "roll = None"
+    ),
+    "an adoption forgets who is held": Mutant(
+        "apply", "return replace(slot, workers=tuple(_worker_later", "return replace(slot, held=False, workers=tuple(_worker_later"
+    ),
+    "an adoption forgives": Mutant("apply", "return replace(slot, workers=tuple(_worker_later", "return replace(slot, next_try=0.0, workers=tuple(_worker_later"),
+    "an adoption forgets the unborn": Mutant(
+        "apply", "    for _, _, worker in list(cluster.workers()):\n        place", "    for _, _, worker in [w for w in cluster.workers() if w[2].pid]:\n        place"
+    ),
+    "nobody is blameless": Mutant("exits", "    if event.blameless:", "    if False:"),
+    "who says again that it is ready begins anew": Mutant(
+        "apply", "if place is None or place.worker.phase != Phase.STARTING:", "if place is None:"
+    ),
+    "a death is told again": Mutant("exits", "    place = find(cluster, event.worker)\n    if place is None:\n        return cluster\n    worker = place.worker", "    place = find(cluster, event.worker)\n    if place is None:\n        return cluster if not cluster.sweeps else told(cluster, WorkerExited(slot=cluster.sweeps[0].slot, pid=101, release=1, cause='', code=0, signal=None, uptime=0.0, delay=None, reason=''))\n    worker = place.worker"),
+    "a lost release is loaded as if it were the same": Mutant("rollouts", "prints != release.prints", "False"),
+    "an heir takes over at once": Mutant("rolls", "    if slot is not None:\n        why = f", "    if True:\n        slot = slot or next(iter(group.slots.values()))\n        why = f"),
 }
 
 

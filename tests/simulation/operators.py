@@ -80,7 +80,7 @@ def replace_one(world: "World") -> None:
 def reconfigure(world: "World") -> None:
     """Another configuration: settings and counts change, groups come and go; some groups roll onto it."""
     random, groups = world.random, world.cluster.groups
-    if world.now < world.paused:
+    if world.absent or world.now < world.paused:
         return
     sections = {name: group.settings for name, group in groups.items() if not group.leaving}
     sections = {name: relived(random, row) if random.random() < 0.6 else row for name, row in sections.items()}

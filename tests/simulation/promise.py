@@ -12,7 +12,7 @@ class Broken(AssertionError):
 @dataclass
 class Record:
     """What was done to a worker, when; `ready`: since when it is; `hasty`: it may be killed at once;
-    `again`: it was killed by a master that died over it."""
+    `again`: it was killed by a master that died over it; `given_up`: it did not even end by that."""
 
     ready: float | None = None
     condemned: float | None = None
@@ -23,6 +23,7 @@ class Record:
     termed: float | None = None
     killed: float | None = None
     again: bool = False
+    given_up: bool = False
 
 
 def expect(holds: bool, text: str) -> None:

@@ -13,6 +13,7 @@ from .promise import Record, expect
 if TYPE_CHECKING:
     from .world import World
 
+RollKey = tuple[str, int, float]
 NOT_MOVED = (Stage.LOADING, Stage.CANARY)
 BACK = 30.0
 SERVED = (Loader.LOADING, Loader.READY)
@@ -22,6 +23,11 @@ def on_trial(group: Group, release: int) -> bool:
     """Whether what this release does is its roll's affair."""
     roll = group.roll
     return roll is not None and roll.new == release and roll.stage != Stage.ABORTING
+
+
+def key(group: str, roll: Roll) -> RollKey:
+    """What no other roll has: one that nobody asked for has the ticket of the last one."""
+    return group, roll.wanted.ticket, roll.began
 
 
 def eligible(group: Group) -> list[Slot]:
@@ -38,8 +44,9 @@ class RollChecks:
         self.live: dict[str, int] = defaultdict(lambda: 1)
         self.asks: Counter[str] = Counter()
         self.dropped: dict[str, int] = defaultdict(int)
-        self.doomed: set[tuple[str, int]] = set()
-        self.kills: Counter[tuple[str, int, str]] = Counter()
+        self.doomed: set[RollKey] = set()
+        self.kills: Counter[tuple[RollKey, str]] = Counter()
+        self.prints: dict[tuple[str, int], str] = {}
 
     # -- before an action is taken
 
@@ -62,9 +69,18 @@ class RollChecks:
                 self._drop(action)
             case actions.ForgetRelease():
                 self._forget(action)
+            case actions.BeginRoll():
+                self._inherit(action)
 
     def _group(self, name: str) -> Group:
         return self.world.cluster.groups[name]
+
+    def _inherit(self, action: actions.BeginRoll) -> None:
+        """What cannot be loaded again serves for as long as it lives."""
+        group = self._group(action.group)
+        expect(bool(group.release.lost) and group.roll is None, f"{action}, which nobody asked for")
+        whole = [slot for slot in eligible(group) if any(not row.stale for row in slot.staying)]
+        expect(len(whole) < len(eligible(group)), f"{action}, but every slot has its worker")
 
     def _roll(self, action: actions.AdvanceRoll | actions.AbortRoll | actions.FinishRoll) -> tuple[Group, Roll]:
         group = self._group(action.group)
@@ -81,6 +97,10 @@ class RollChecks:
     def _spawn(self, action: actions.Spawn) -> None:
         group = self._group(action.group)
         slot, roll = group.slots[action.slot], group.roll
+        zygote = self.world.machine.zygotes.get((action.group, action.release))
+        if action.fork and zygote is not None:
+            made = self.prints.setdefault((action.group, action.release), zygote.prints)
+            expect(made == zygote.prints, f"{action}: its zygote has imported {zygote.prints}, the others {made}")
         wanted, staying = self.wanted(group, slot), slot.staying
         covered = action.release == group.current and not any(worker.release == group.current for worker in staying)
         expect(action.release == wanted or (covered and bool(staying)), f"{action}: the slot is to have {wanted}")
@@ -182,7 +202,7 @@ class RollChecks:
 
     def _abort(self, action: actions.AbortRoll) -> None:
         group, roll = self._roll(action)
-        lost = (group.name, roll.wanted.ticket) in self.doomed
+        lost = key(group.name, roll) in self.doomed
         expect(lost or not eligible(group), f"{action}: nothing speaks against it ({roll.fault})")
 
     def _finish(self, action: actions.FinishRoll) -> None:
@@ -203,7 +223,8 @@ class RollChecks:
         settings = group.settings
         late = roll.stage_at + settings.start_timeout + settings.drain + settings.term + BACK
         left = [row.id for slot in eligible(group) for row in slot.workers if row.release == roll.new]
-        expect(not left or self.world.now >= late, f"{action}: {left} are still of the release that failed")
+        nowhere = bool(group.release.lost)
+        expect(nowhere or not left or self.world.now >= late, f"{action}: {left} are still of the release that failed")
 
     def _drop(self, action: actions.DropLoader) -> None:
         """What is needed is ended only when it does not answer or does not come up."""
@@ -213,7 +234,8 @@ class RollChecks:
             return
         zygote = self.world.machine.started[group.name, release.number]
         overdue = release.loader == Loader.LOADING and self.world.now >= release.since + group.settings.start_timeout
-        expect(zygote.wedged or overdue or not self.needed(group, release.number), f"{action}, which is needed")
+        mute = zygote.wedged or not zygote.connected
+        expect(mute or overdue or not self.needed(group, release.number), f"{action}, which is needed")
 
     def needed(self, group: Group, number: int) -> bool:
         """Whether workers may have to be started from this release."""
@@ -259,8 +281,9 @@ class RollChecks:
         del self.asks[group]
         self.live.pop(group, None)
         self.dropped.pop(group, None)
+        self.prints = {made: prints for made, prints in self.prints.items() if made[0] != group}
         self.doomed = {doomed for doomed in self.doomed if doomed[0] != group}
-        self.kills = Counter({kill: times for kill, times in self.kills.items() if kill[0] != group})
+        self.kills = Counter({kill: times for kill, times in self.kills.items() if kill[0][0] != group})
 
     def _over(self, before: Group, after: Group) -> None:
         roll, outcome = before.roll, after.outcome
@@ -277,7 +300,7 @@ class RollChecks:
 
     def _doom(self, group: Group) -> None:
         if group.roll is not None:
-            self.doomed.add((group.name, group.roll.wanted.ticket))
+            self.doomed.add(key(group.name, group.roll))
 
     def _hangs(self, before: Cluster, action: actions.Condemn) -> None:
         place = find(before, action.worker)
@@ -321,14 +344,14 @@ class RollChecks:
         if end is None:
             return
         if end.cause == Cause.OUTSIDE and place.group.roll is not None:
-            self.kills[place.group.name, place.group.roll.wanted.ticket, place.slot.name] += 1
+            self.kills[key(place.group.name, place.group.roll), place.slot.name] += 1
         twice = end.cause == Cause.OUTSIDE and self._kills(place.group, place.slot) > 1
         unproven = place.worker.phase == Phase.STARTING and place.group.settings.kind == "web"
         if end.cause in CHARGED or twice or (end.cause == Cause.FINISHED and unproven):
             self._doom(place.group)
 
     def _kills(self, group: Group, slot: Slot) -> int:
-        return self.kills[group.name, group.roll.wanted.ticket if group.roll else 0, slot.name]
+        return self.kills[key(group.name, group.roll), slot.name] if group.roll is not None else 0
 
     def _asked(self, before: Group, after: Group) -> None:
         self.asks[before.name] += 1
@@ -363,7 +386,7 @@ class RollChecks:
                 expect(group.queued is None, f"{group.name}: what is queued does not begin")
                 continue
             expect(not closing, f"{group.name} rolls while the cluster stops")
-            lost = (group.name, roll.wanted.ticket) in self.doomed and roll.stage != Stage.ABORTING
+            lost = key(group.name, roll) in self.doomed and roll.stage != Stage.ABORTING
             expect(not lost, f"{group.name} goes on with a release that has failed")
 
     def _quiet(self, group: Group) -> None:
@@ -384,7 +407,7 @@ class RollChecks:
         for slot in group.slots.values():
             behind = [row.id for row in slot.workers if row.release != group.current]
             expect(not behind, f"{slot.name}: {behind} are not of release {group.current}")
-        most = 1 + group.settings.keep_releases
+        most = 1 + group.settings.keep_releases + bool(group.heir)
         expect(len(group.releases) <= most, f"{group.name} keeps {sorted(group.releases)}, at most {most}")
         loaded = [number for name, number in self.world.machine.zygotes if name == group.name]
         expect(set(loaded) <= set(group.releases), f"{group.name} keeps zygotes of {loaded}")

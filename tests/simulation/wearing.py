@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from bkd.supervisor import actions, events
-from bkd.supervisor.cluster import Cluster, Group, Phase, Slot, Worker
+from bkd.supervisor.cluster import Cluster, Group, Slot, Worker
 from bkd.supervisor.facts import WorkerWorn
 from bkd.supervisor.rows import find
 
@@ -12,42 +12,31 @@ from .promise import expect
 if TYPE_CHECKING:
     from .world import World
 
-FRESH = 30.0
 ROOM = 1.2
 SPREAD = 0.1
 
 
 class WearChecks:
-    """Keeps its own record of how large every worker was when it was fresh, 0 when nobody knows, and the last one of
-    each release."""
+    """Knows how large every worker really was when it was fresh."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.fresh: dict[int, int] = {}
-        self.newest: dict[tuple[str, int], int] = {}
         self.outlived: dict[int, float] = {}
 
     def heard(self, before: Cluster, event: events.Pinged, after: Cluster) -> None:
         """Was it right to call a worker worn after this heartbeat, if it was?"""
         place = find(after, event.worker)
-        if place is None:
-            return
-        if event.worker not in self.fresh and event.pss and place.worker.phase != Phase.STARTING:
-            early = self.world.now < place.worker.ready_at + FRESH
-            self.fresh[event.worker] = event.pss if early else 0
-            if early:
-                self.newest[place.group.name, place.worker.release] = event.pss
-        if after.news != before.news and isinstance(after.news[-1], WorkerWorn):
+        if place is not None and after.news != before.news and isinstance(after.news[-1], WorkerWorn):
             self._worn(place.group, place.worker, event)
 
     def _worn(self, group: Group, worker: Worker, event: events.Pinged) -> None:
-        settings, fresh, least = group.settings, self.fresh.get(worker.id, 0), 1 - SPREAD
+        settings, least, fresh = group.settings, 1 - SPREAD, self.world.machine.processes[worker.id].fresh
         if settings.max_requests and event.served >= least * settings.max_requests:
             return
         limit, text = settings.max_memory, f"{worker.slot} (worker {worker.id}) is worn"
         expect(limit > 0 and event.pss >= least * limit, f"{text} by {event.pss} bytes, max_memory = {limit}")
         expect(event.pss > fresh, f"{text}, but has not grown")
-        size = min(fresh, self.newest.get((group.name, worker.release), 0))
+        size = min(fresh, group.releases[worker.release].fresh)
         expect(limit >= ROOM * size, f"{text}, but max_memory = {limit} has no room for a fresh one of {size}")
 
     def wear(self, action: actions.Wear) -> None:

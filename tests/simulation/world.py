@@ -13,7 +13,7 @@ from random import Random
 import msgspec
 
 from bkd.supervisor import events
-from bkd.supervisor.actions import Leave
+from bkd.supervisor.actions import Action, Leave
 from bkd.supervisor.apply import apply
 from bkd.supervisor.founding import founded
 from bkd.supervisor.reconcile import Plan, reconcile
@@ -21,11 +21,13 @@ from bkd.supervisor.turns import LATE
 from bkd.supervisor.watch import NEVER
 
 from .checks import ROUNDS, Checks
-from .faults import FAULTS, Fault
-from .machine import Machine, Zygote
+from .faults import ABSENCES, FAULTS, LONGEST, Fault
+from .machine import Machine
 from .operators import ORDERS
+from .processes import Zygote
 from .promise import Broken
 from .settings import configuration
+from .succession import Succession
 
 TROUBLED = 600.0
 CALM = 300.0
@@ -33,6 +35,20 @@ STOPPING = 120.0
 TROUBLES = (4.0, 4.0, 25.0, 200.0)
 ASKED = (6.0, 20.0, 40.0)
 SAMPLE = 40
+PROMISED = (
+    events.Scaled,
+    events.Held,
+    events.Cleared,
+    events.Replaced,
+    events.RollAsked,
+    events.RollCalledOff,
+    events.Reconfigured,
+    events.StopAsked,
+)
+
+
+class MasterDied(Exception):
+    """In the middle of a turn."""
 
 
 class World:
@@ -45,21 +61,23 @@ class World:
         self.faults = {name: fault for name, fault in FAULTS.items() if name not in without}
         self.orders = {name: order for name, order in ORDERS.items() if name not in without}
         exit_when_failed = self.random.random() < 0.1
-        groups, ping = configuration(self.random)
-        self.cluster = founded(groups, ping, exit_when_failed=exit_when_failed)
+        self.first, ping = configuration(self.random)
+        self.cluster = founded(self.first, ping, exit_when_failed=exit_when_failed)
+        self.calm = self.stopping = self.over = self.absent = False
+        self.life = 1
         self.machine = Machine(self)
         self.checks = Checks(self)
         self.counts: Counter[str] = Counter()
         self.actions: Counter[str] = Counter()
-        self.calm = self.over = False
-        self.paused = self.resumed = 0.0
+        self.succession = Succession(self)
+        self.paused = self.resumed = self.adopted = 0.0
+        self._doom: int | None = None
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._posted: deque[events.Event] = deque()
         self._inbox: list[tuple[events.Event, Zygote | None]] = []
         self._soon = False
         self._wake = NEVER
-        self._saved = self.now
         self._timer = 0
         for group in self.cluster.groups.values():
             self.machine.dials[group.name].threads = group.settings.preload == "auto" and self.random.random() < 0.15
@@ -127,21 +145,40 @@ class World:
         """No more faults. What hangs goes on hanging and is the policy's to find; holds and debuggers end in time."""
         for dials in self.machine.dials.values():
             dials.slow_boots = dials.spawns_fail = 0
+        self._doom = None
+        self.after(2 * LONGEST, self._release)
+
+    def _release(self) -> None:
+        """Whoever held a slot and was not heard sees to it again."""
+        for _, slot in self.cluster.slots():
+            if slot.held:
+                self.post(events.Held(slot.name, False))
 
     def _stop(self) -> None:
         if self.over:
             return
-        hasty = self.random.random() < 0.3
-        self.post(events.StopAsked("bkd stop", hasty=hasty))
+        self.stopping = True
+        self._ask_to_stop()
+        if self.random.random() < 0.3:
+            for _ in range(self.random.randint(1, 3)):
+                self.after(self.random.uniform(0.0, 5.0), lambda: self.take_over(0.1))
         self.run(STOPPING)
         if not self.over:
             raise Broken(f"it does not end: {self.cluster}")
+        self.checks.survival.mourned()
+
+    def _ask_to_stop(self) -> None:
+        self.post(events.StopAsked("bkd stop", hasty=self.random.random() < 0.3))
 
     # -- the master's loop, as in `supervisor.turns`
 
     def post(self, event: events.Event, zygote: Zygote | None = None) -> None:
-        """Tell the master; while it stands still, it hears nothing, and later nothing of a zygote that it dropped."""
-        if self.now < self.paused:
+        """Tell the master; while it stands still, it hears nothing, and later nothing of a zygote that it dropped.
+        While there is none, only those that give orders wait for the next one."""
+        if self.absent:
+            if isinstance(event, PROMISED):
+                self._inbox.append((event, zygote))
+        elif self.now < self.paused:
             self._inbox.append((event, zygote))
         elif zygote is not None and zygote.dropped:
             return
@@ -153,9 +190,9 @@ class World:
 
     def pause(self, seconds: float) -> None:
         """The master stands still for so long."""
-        if self.now >= self.paused:
+        if self.now >= self.paused and not self.absent:
             self.paused = self.now + seconds
-            self.after(seconds, self._resume)
+            self.machine.later(seconds, self._resume)
 
     def _resume(self) -> None:
         """Its timer is due and there is much to read; either may come first."""
@@ -168,16 +205,44 @@ class World:
         self._turn()
 
     def take_over(self, seconds: float) -> None:
-        """The master is gone, and after so long another one is there, which knows nothing of when to wake."""
-        if self.now >= self.paused:
-            self.paused = self.now + seconds
-            self.after(seconds, self._taken_over)
+        """The master is killed, and after so long another one is there."""
+        if self.absent or self.over:
+            return
+        self.absent = True
+        self.life += 1
+        self.paused, self._soon, self._doom = 0.0, False, None
+        self._timer += 1
+        self._posted.clear()
+        self._inbox.clear()
+        self.succession.end()
+        self._say("-- the master is gone")
+        self.after(seconds, self._taken_over)
+
+    def doom(self, orders: int) -> None:
+        """The master dies over one of its next orders: before it has done anything, or right after."""
+        self._doom = orders
 
     def _taken_over(self) -> None:
-        self._wake = NEVER
-        self._posted.appendleft(events.Adopted(self.now - self._saved))
-        self.checks.late = True
-        self._resume()
+        """The first turn knows only the state; then come those who have something to tell."""
+        self.absent = False
+        self.life += 1
+        save = self.succession.save
+        self.succession.begin()
+        self._wake, self.resumed, self.adopted = NEVER, self.now, self.now
+        if save is not None:
+            self._posted.append(events.Adopted(self.now - save.at))
+            self.checks.late = True
+        self._say(f"-- the next master, {'nothing' if save is None else f'{self.now - save.at:.3f} s'} remembered")
+        life = self.life
+        self._turn()
+        if self.life != life or self.over:
+            return
+        self.succession.adopt()
+        if self.stopping:
+            self._ask_to_stop()
+        inbox, self._inbox = self._inbox, []
+        for event, zygote in inbox:
+            self.post(event, zygote)
 
     def _turn_soon(self) -> None:
         if not self._soon:
@@ -189,23 +254,35 @@ class World:
             self._turn()
 
     def _turn(self) -> None:
-        if self.now < self.paused or self.over:
+        if self.now < self.paused or self.over or self.absent:
             return
         self._soon = False
         if self.now > self._wake + LATE:
             self.checks.late = True
             self._posted.append(events.Overslept(self.now - self._wake))
         moved = bool(self._posted)
-        rounds, plan = self._rounds()
+        promised = any(isinstance(event, PROMISED) for event in self._posted)
+        try:
+            rounds, plan = self._rounds()
+        except MasterDied:
+            self.checks.late = False
+            return
         self.checks.late = False
-        self._saved = self.now if moved or rounds > 1 else self._saved
         self._sleep(plan.wake)
         self.checks.turn(rounds, plan)
+        self._report()
         if self.over:
             return
         if self.total % SAMPLE == 0:
             self.checks.awake(plan)
+        if promised:
+            self.succession.remember()
+        elif moved or rounds > 1:
+            self.succession.changed()
+
+    def _report(self) -> None:
         if self.cluster.news:
+            self.checks.survival.told(self.cluster.news)
             self._apply(events.NewsTold())
 
     def _rounds(self) -> tuple[int, Plan]:
@@ -216,14 +293,33 @@ class World:
             if not plan.actions:
                 return rounds, plan
             for action in plan.actions:
-                self.actions[type(action).__name__] += 1
-                before = self.cluster
-                self.checks.action(action)
-                self._apply(events.Taken(action))
-                self.checks.taken(before, action)
-                self.machine.perform(action)
-                self.over = self.over or isinstance(action, Leave)
+                self._take(action)
         raise Broken(f"still busy after {rounds} rounds: {plan.actions}")
+
+    def _take(self, action: Action) -> None:
+        self.actions[type(action).__name__] += 1
+        before = self.cluster
+        self.checks.action(action)
+        self._apply(events.Taken(action))
+        self.checks.taken(before, action)
+        last = self._is_last()
+        if last and self.random.random() < 0.5:
+            self._die()
+        self.machine.perform(action)
+        self.over = self.over or isinstance(action, Leave)
+        if last and not self.over:
+            self._die()
+
+    def _is_last(self) -> bool:
+        """Whether it is the order over which the master dies."""
+        if self._doom is None:
+            return False
+        self._doom -= 1
+        return self._doom <= 0
+
+    def _die(self) -> None:
+        self.take_over(self.random.choice(ABSENCES))
+        raise MasterDied
 
     def _apply(self, event: events.Event) -> None:
         before = self.cluster

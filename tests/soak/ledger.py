@@ -8,6 +8,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
+class Violation(AssertionError):
+    """Something is not as it has to be, in one line; the run is over. `slot`: whose end to look at."""
+
+    def __init__(self, text, slot=""):
+        super().__init__(text)
+        self.slot = slot
+
+
 class Failure(NamedTuple):
     """A request without a good answer. Times are monotonic; `client` and `server` are the ports of its connection."""
 

@@ -6,7 +6,6 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
 
 from .ledger import Failure
 
@@ -24,10 +23,10 @@ class LostError(Exception):
 class Connection:
     """One connection to 127.0.0.1; a request at a time."""
 
-    def __init__(self, port):
-        self.port, self.opened, self.client, self.asked, self.last = port, time.monotonic(), 0, 0, ""
+    def __init__(self, port, limit=PATIENCE):
+        self.opened, self.asked, self.last, self._limit = time.monotonic(), 0, "", limit
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+            self._socket = socket.create_connection(("127.0.0.1", port), timeout=limit)
         except OSError as error:
             raise LostError(f"no connection: {error!r}") from error
         self.client = self._socket.getsockname()[1]
@@ -40,7 +39,7 @@ class Connection:
             self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: soak\r\n\r\n".encode())
             head, body = self._answer()
         except TimeoutError as error:
-            raise LostError(f"no answer for {PATIENCE:g} s") from error
+            raise LostError(f"no answer for {self._limit:g} s") from error
         except OSError as error:
             raise LostError(repr(error)) from error
         if not head.startswith(b"http/1.1 200"):
@@ -61,7 +60,10 @@ class Connection:
             data += self._more("in its head" if data else "before its head")
         head, _, body = data.partition(b"\r\n\r\n")
         head = head.lower()
-        length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+        length = head.partition(b"content-length:")[2].split(b"\r\n")[0].strip()
+        if not length.isdigit():
+            raise LostError(f"an answer without a length: {head[:200]!r}")
+        length = int(length)
         while len(body) < length:
             body += self._more("in its body")
         return head, body
@@ -81,6 +83,7 @@ class Visitor(threading.Thread):
         self._load, self._port, self._paths, self._keeps = load, port, paths, keeps
         self._chance = random.Random(seed)
         self._connection = None
+        self.served = 0
 
     def run(self):
         while not self._load.over.wait(self._chance.uniform(*PAUSE)):
@@ -92,7 +95,8 @@ class Visitor(threading.Thread):
                 self._lost(path, str(error))
                 self._load.over.wait(AFTER_A_LOSS)
             else:
-                self._load.served(self._port, began, path)
+                self.served += 1
+                self._load.answered(began, path)
                 if not (goes_on and self._keeps):
                     self._leave()
         self._leave()
@@ -123,7 +127,7 @@ class Load:
     def __init__(self, ledger, services, *, seed):
         """`services`: port and the paths that are asked for there."""
         self.ledger, self.over = ledger, threading.Event()
-        self.answers, self.slow = Counter(), []
+        self.slow = []
         self._visitors = [
             Visitor(self, port, paths, keeps=number % 2 == 0, seed=f"{seed} {port} {number}")
             for port, (paths, visitors) in services.items()
@@ -140,18 +144,26 @@ class Load:
         for visitor in self._visitors:
             visitor.join(PATIENCE)
 
-    def served(self, port, began, path):
-        """An answer was good."""
-        self.answers[port] += 1
+    @property
+    def served(self):
+        """How many answers were good."""
+        return sum(visitor.served for visitor in self._visitors)
+
+    @property
+    def visiting(self):
+        """Whether all visitors are at it."""
+        return all(visitor.is_alive() for visitor in self._visitors)
+
+    def answered(self, began, path):
+        """An answer was good; one that took long is remembered."""
         if (took := time.monotonic() - began) > SLOWNESS:
             self.slow.append((began, took, path))
 
 
 def ask(port, path, *, limit=PATIENCE):
     """The body of one answer on a connection of its own; raises LostError."""
-    connection = Connection(port)
+    connection = Connection(port, limit)
     try:
-        connection._socket.settimeout(limit)
         return connection.get(path)[0]
     finally:
         connection.close()

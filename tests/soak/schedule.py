@@ -32,7 +32,10 @@ class Action:
 
     def __str__(self):
         words = [self.verb, self.what, "" if self.host == "h1" else f"on {self.host}"]
-        words += [f"for {self.seconds:.1f} s" if self.seconds else "", self.meanwhile and f"while {self.meanwhile} dies"]
+        words += [
+            f"for {self.seconds:.1f} s" if self.seconds else "",
+            self.meanwhile and f"while {self.meanwhile} dies",
+        ]
         return " ".join(filter(None, words))
 
 
@@ -49,6 +52,10 @@ class Card:
     host: str = "h1"
     early: bool = False
     times: int = 1
+
+    def begins(self, labels):
+        """Whether one of these is its verb, or how verb and object begin."""
+        return f"{self.verb} {self.what} ".startswith(tuple(f"{label} " for label in labels))
 
     def drawn(self, chance, *, early):
         """The action that is on it this time."""
@@ -71,6 +78,8 @@ CARDS = (
     Card("kill", "master", early=True, times=2),
     Card("kill", "several", early=True),
     Card("kill", "all workers"),
+    Card("spoil", "state", early=True),
+    Card("spoil", "run_dir"),
     Card("stop", "web", SHORT),
     Card("stop", "web", LONG),
     Card("stop", "plain", LONG),
@@ -104,7 +113,7 @@ CARDS = (
     Card("hold", "web", LONG),
     Card("leak", "web"),
     Card("flood", "web"),
-    Card("full disk", "", (2.0, 6.0), needs="root"),
+    Card("full disk", "", (2.0, 6.0), needs="disk"),
     Card("ask", "", times=4),
     Card("upgrade", "", needs="upgrade", early=True),
     Card("kill", "master", needs="bus", host="h2"),
@@ -116,16 +125,28 @@ CARDS = (
 )
 
 
-def actions(seed: int, able: frozenset[str] = frozenset(), only: frozenset[str] = frozenset()) -> Iterator[Action]:
-    """What happens, without end. `able`: what this machine can do of what cards need; `only`: these verbs, if any."""
+@dataclass(frozen=True)
+class Choice:
+    """Which cards are in the deck: what the machine is able to do, and what one asks for by the first words of it."""
+
+    able: frozenset[str] = frozenset()
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def has(self, card: Card, *, early: bool) -> bool:
+        """Whether a deck has this card; `early`: the first decks."""
+        asked = (not self.only or card.begins(self.only)) and not card.begins(self.without)
+        return asked and (not card.needs or card.needs in self.able) and (early or not card.early)
+
+
+def actions(seed: int, choice: Choice) -> Iterator[Action]:
+    """What happens, without end; nothing when the choice leaves no card."""
     chance = random.Random(seed)
     for number in count():
         early = number < EARLY_DECKS
-        deck = [card for card in CARDS for _ in range(card.times) if _belongs(card, able, only, early=early)]
+        deck = [card for card in CARDS for _ in range(card.times) if choice.has(card, early=early)]
+        if not deck:
+            return
         chance.shuffle(deck)
         for card in deck:
             yield card.drawn(chance, early=early)
-
-
-def _belongs(card, able, only, *, early):
-    return (not card.needs or card.needs in able) and (early or not card.early) and (not only or card.verb in only)

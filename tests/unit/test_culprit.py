@@ -3,10 +3,23 @@
 import pytest
 
 import bkd.supervisor.forensics.culprit as module
+import bkd.workers.web.web as workers_web
 from bkd.ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
-from bkd.supervisor.forensics.culprit import culprit, is_own, library, of_stacks, place, rests, shown, with_text
+from bkd.supervisor.forensics.culprit import (
+    Home,
+    culprit,
+    is_own,
+    library,
+    of_hung,
+    of_stacks,
+    place,
+    rests,
+    shown,
+    with_text,
+)
 
 CWD = "/srv/shop"
+HOME = Home(CWD)
 LIB = "/usr/lib/python3.11"
 SITE = "/srv/shop/.venv/lib/python3.11/site-packages"
 
@@ -22,7 +35,8 @@ SELECT = Frame(f"{LIB}/selectors.py", 468, "select")
 RUNNER = Frame(f"{LIB}/asyncio/runners.py", 118, "run")
 POOL = Frame(f"{LIB}/concurrent/futures/thread.py", 58, "run")
 POOL_WAITS = Frame(f"{LIB}/concurrent/futures/thread.py", 81, "_worker")
-BKD = Frame(module.__file__.replace("culprit.py", "master.py"), 7, "run")
+BKD = Frame(module.__file__.replace("forensics/culprit.py", "master.py"), 7, "run")
+WEB = Frame(workers_web.__file__, 74, "serve")
 ENTRY = Frame("<string>", 1, "<module>")
 
 
@@ -79,78 +93,125 @@ def test_files_have_a_package(file, expected):
 
 def test_an_application_may_itself_be_installed():
     home = f"{LIB}/site-packages/shop"
-    assert is_own(Frame(f"{home}/app.py", 3, "f"), home)
-    assert not is_own(Frame(f"{LIB}/site-packages/uvicorn/server.py", 3, "f"), home)
+    assert is_own(Frame(f"{home}/app.py", 3, "f"), Home(home))
+    assert not is_own(Frame(f"{LIB}/site-packages/uvicorn/server.py", 3, "f"), Home(home))
     assert culprit([LOCK, Frame(f"{SITE}/shop/app.py", 3, "f"), STARLETTE], CWD).function == "f"
 
 
 def test_without_a_folder_everything_that_is_no_library_is_own():
-    assert is_own(APP, "")
-    assert not is_own(STARLETTE, "")
-    assert not is_own(ENTRY, "")
+    assert is_own(APP, Home(""))
+    assert not is_own(STARLETTE, Home(""))
+    assert not is_own(ENTRY, Home(""))
 
 
 def test_folders_are_compared_as_folders():
-    assert not is_own(Frame("/srv/shopping/app.py", 3, "f"), CWD)
-    assert not is_own(Frame("/srv/shop/../other/app.py", 3, "f"), CWD)
-    assert is_own(Frame("/srv/shop/./web/../app.py", 3, "f"), f"{CWD}/")
-    assert is_own(APP, "/")
+    assert not is_own(Frame("/srv/shopping/app.py", 3, "f"), HOME)
+    assert not is_own(Frame("/srv/shop/../other/app.py", 3, "f"), HOME)
+    assert is_own(Frame("/srv/shop/./web/../app.py", 3, "f"), Home(f"{CWD}/"))
+    assert is_own(APP, Home("/"))
 
 
 def test_a_main_thread_that_does_something_is_to_blame():
     stacks = Stacks([thread(VIEW, POOL), thread(LOCK, APP, STARLETTE, HANDLE, RUNNER, main=True)])
-    assert of_stacks(stacks, CWD) == APP
+    assert of_stacks(stacks, HOME) == APP
     busy_library = Stacks([thread(REQUESTS, STARLETTE, RUNNER, main=True), thread(VIEW, POOL)])
-    assert of_stacks(busy_library, CWD) == REQUESTS
+    assert of_stacks(busy_library, HOME) == REQUESTS
 
 
 def test_a_main_thread_that_waits_in_its_loop_is_not():
     wsgi = thread(RECV, REQUESTS, VIEW, POOL, name="ThreadPoolExecutor-0_1")
     resting = thread(POOL_WAITS, name="ThreadPoolExecutor-0_0")
-    assert of_stacks(Stacks([IDLE_MAIN, resting, wsgi]), CWD) == VIEW
+    assert of_stacks(Stacks([IDLE_MAIN, resting, wsgi]), HOME) == VIEW
     own_main = thread(SELECT, RUNNER, APP, main=True)
-    assert of_stacks(Stacks([own_main, wsgi]), CWD) == VIEW
+    assert of_stacks(Stacks([own_main, wsgi]), HOME) == VIEW
 
 
 def test_a_thread_in_a_lock_or_in_own_code_goes_before_one_that_computes_elsewhere():
     computes = thread(REQUESTS, APP, POOL)
     waits = thread(LOCK, VIEW, POOL)
-    assert of_stacks(Stacks([IDLE_MAIN, computes, waits]), CWD) == VIEW
+    assert of_stacks(Stacks([IDLE_MAIN, computes, waits]), HOME) == VIEW
 
 
 def test_tasks_of_requests_go_before_others_and_before_threads_of_the_application_itself():
     other = TaskStack("Task-2", [APP, HANDLE])
     request = TaskStack("Task-9", [Frame(f"{LIB}/asyncio/locks.py", 213, "wait"), VIEW, STARLETTE, RUN_ASGI])
     own = thread(LOCK, APP, name="refresher")
-    assert of_stacks(Stacks([IDLE_MAIN, own], tasks=[other, request]), CWD) == VIEW
-    assert of_stacks(Stacks([IDLE_MAIN, own]), CWD) == APP
-    assert of_stacks(Stacks([IDLE_MAIN], tasks=[other]), CWD) == APP
+    assert of_stacks(Stacks([IDLE_MAIN, own], tasks=[other, request]), HOME) == VIEW
+
+
+BACKGROUND = [
+    Stacks([IDLE_MAIN, thread(LOCK, APP, name="refresher")]),
+    Stacks([IDLE_MAIN], tasks=[TaskStack("Task-2", [APP, HANDLE], "sleep")]),
+]
+
+
+@pytest.mark.parametrize("stacks", BACKGROUND)
+def test_what_waits_in_the_background_is_to_blame_for_a_hang_alone(stacks):
+    assert of_stacks(stacks, HOME) is None
+    assert of_hung(stacks, HOME) == APP
+
+
+def test_a_background_thread_that_has_the_cpu_is():
+    busy = ThreadStack("report", [VIEW], tid=7)
+    stacks = Stacks([IDLE_MAIN, thread(LOCK, APP), busy])
+    assert of_stacks(stacks, HOME, {7}) == VIEW
+    assert of_hung(stacks, HOME, {7}) == VIEW
+    assert of_stacks(stacks, HOME, {8}) is None
+
+
+INSTALLED = Frame(f"{SITE}/myshop/orders.py", 31, "total")
+DRIVER = Frame(f"{SITE}/psycopg2/extras.py", 146, "execute")
+ELSEWHERE = Frame("/opt/myshop/orders.py", 31, "total")
+MODULE = Frame("/opt/code/myshop.py", 31, "total")
+
+
+@pytest.mark.parametrize("frame", [INSTALLED, ELSEWHERE, MODULE])
+def test_an_application_that_lies_elsewhere_is_known_by_its_name(frame):
+    home = Home.of("/srv", "myshop.main:app")
+    stacks = Stacks([thread(RECV, DRIVER, frame, STARLETTE, RUN_ASGI, main=True)])
+    assert is_own(frame, home)
+    assert of_stacks(stacks, home) == frame
+    assert of_stacks(stacks, Home("/srv")) == DRIVER
+
+
+def test_no_library_and_not_bkd_becomes_own_by_its_name():
+    assert not is_own(BKD, Home(CWD, "bkd"))
+    assert not is_own(LOCK, Home(CWD, "threading"))
+    assert not is_own(STARLETTE, Home(CWD, "myshop"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "package"),
+    [("myshop.main:app", "myshop"), ("main:app", "main"), ("myshop.tasks", "myshop"), ("", ""), (":app", "")],
+)
+def test_the_package_of_a_reference(reference, package):
+    assert Home.of(CWD, reference) == (CWD, package)
 
 
 def test_a_lifespan_is_to_blame_as_long_as_it_starts():
     server = Frame(f"{SITE}/uvicorn/lifespan/on.py", 86, "main")
     starts = TaskStack("Task-2", [APP, server])
     lives = TaskStack("Task-2", [Frame(f"{SITE}/uvicorn/lifespan/on.py", 140, "receive"), APP, server])
-    assert of_stacks(Stacks([IDLE_MAIN], tasks=[starts]), CWD) == APP
-    assert of_stacks(Stacks([IDLE_MAIN], tasks=[lives]), CWD) is None
+    assert of_stacks(Stacks([IDLE_MAIN], tasks=[starts]), HOME) == APP
+    assert of_stacks(Stacks([IDLE_MAIN], tasks=[lives]), HOME) is None
 
 
 def test_a_request_in_a_library_names_the_library():
     wsgi = thread(RECV, REQUESTS, POOL)
-    assert of_stacks(Stacks([IDLE_MAIN, thread(POOL_WAITS), wsgi]), CWD) == REQUESTS
+    assert of_stacks(Stacks([IDLE_MAIN, thread(POOL_WAITS), wsgi]), HOME) == REQUESTS
 
 
 def test_nobody_is_to_blame_where_everybody_waits_for_work():
     resting = Stacks([IDLE_MAIN, thread(POOL_WAITS), thread(LOCK, BKD)], tasks=[TaskStack("Task-1", [BKD])])
-    assert of_stacks(resting, CWD) is None
-    assert rests(resting, CWD)
-    assert of_stacks(Stacks(), CWD) is None
-    assert not rests(Stacks(), CWD)
+    assert of_stacks(resting, HOME) is None
+    assert rests(resting, HOME)
+    assert of_stacks(Stacks(), HOME) is None
+    assert not rests(Stacks(), HOME)
 
 
 def test_without_a_main_thread_something_is_named():
-    assert of_stacks(Stacks([thread(LOCK)]), CWD) == LOCK
-    assert of_stacks(Stacks([thread(main=True), thread(VIEW)]), CWD) == VIEW
+    assert of_stacks(Stacks([thread(LOCK)]), HOME) == LOCK
+    assert of_stacks(Stacks([thread(main=True), thread(VIEW)]), HOME) == VIEW
 
 
 def test_a_frame_is_shown_short_but_not_ambiguous():
@@ -160,6 +221,7 @@ def test_a_frame_is_shown_short_but_not_ambiguous():
     assert place(STARLETTE, CWD) == "starlette/routing.py:73"
     assert place(LOCK, CWD) == "threading.py:324"
     assert place(BKD, CWD) == "bkd/supervisor/master.py:7"
+    assert place(WEB, CWD) == "bkd/workers/web/web.py:74"
     assert shown(Frame("/srv/shop/app.py", 1, "f", "x" * 999), CWD).endswith("x…")
 
 

@@ -203,7 +203,7 @@ def test_places_for_the_run_directory(tmp_path):
 def test_surroundings():
     assert surroundings.init("systemd", systemd=True, container=False).found == "systemd"
     assert "sh is process 1" in surroundings.init("sh", systemd=False, container=True).found
-    assert "Type=exec" in surroundings.notified("/run/systemd/notify").means
+    assert "Type=notify" in surroundings.notified("/run/systemd/notify").means
     assert surroundings.notified(None).state == "ok"
     assert surroundings.journal(there=True).found == "journald"
     assert surroundings.host_name("localhost", bus=True).state == "degraded"

@@ -3,11 +3,13 @@
 import signal
 
 import pytest
+from msgspec.structs import replace
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Verdict
 from bkd.supervisor.facts import ReleaseFailed, WorkerExited
 from bkd.supervisor.forensics import postmortem
+from bkd.supervisor.forensics.culprit import Home
 from bkd.supervisor.forensics.postmortem import Found, Subject
 
 from .policy.drive import Drive, web
@@ -24,7 +26,7 @@ def explained(drive: Drive, slot: str, code: int | None, *, oom: bool = False, b
 
 def report(drive, row, by=""):
     fact = drive.told(WorkerExited)[-1]
-    subject = Subject(row.slot, row.pid, row.start, "web", "/srv/shop", row, by)
+    subject = Subject(row.slot, row.pid, row.start, "web", Home("/srv/shop", "myshop"), row, by)
     decision = postmortem.decision(drive.cluster, fact, asked=row.ending is not None)
     return postmortem.of_ended(subject, fact, decision, 1e9, drive.now)
 
@@ -41,7 +43,7 @@ def test_what_it_was(drive):
     row = drive.worker("web.1")
     found = explained(drive, "web.1", -signal.SIGSEGV)
     assert (found.slot, found.pid, found.start, found.ended) == ("web.1", row.pid, row.start, True)
-    assert (found.served, found.rss, found.pss, found.cwd) == (31, 90 << 20, 40 << 20, "/srv/shop")
+    assert (found.served, found.rss, found.pss, found.home) == (31, 90 << 20, 40 << 20, ("/srv/shop", "myshop"))
     assert found.uptime >= NAP
 
 
@@ -79,7 +81,9 @@ def test_a_hang(drive):
     row = drive.worker("web.1")
     while not drive.did(actions.Condemn):
         drive.later(1.0)
-    living = postmortem.of_living(Subject("web.1", row.pid, row.start, "web", "", hung(drive, row)), 1e9, drive.now)
+    living = postmortem.of_living(
+        Subject("web.1", row.pid, row.start, "web", Home(""), hung(drive, row)), 1e9, drive.now
+    )
     assert (living.cause, living.verdict, living.ended) == ("hung", Verdict.STUCK, False)
     assert living.age >= 30
     hanging = hung(drive, row)
@@ -120,11 +124,88 @@ def test_the_cluster_stops(drive):
     assert found.decision == "nothing is started again: the cluster stops"
 
 
+SHOP = Home("/srv/shop", "myshop")
+
+
 def test_an_import_that_failed():
     fact = ReleaseFailed(group="web", release=3, reason="ModuleNotFoundError: No module named 'x'", trace="Traceback")
-    found = postmortem.of_load(fact, "/srv/shop", 1e9, 17)
-    assert (found.slot, found.pid, found.start, found.release) == ("web.zygote", 0, 17, 3)
+    found = postmortem.of_load(fact, SHOP, 1e9, 7, 17, "release 2 goes on serving")
+    assert (found.slot, found.pid, found.start, found.release, found.home) == ("web.zygote", 7, 17, 3, SHOP)
     assert (found.cause, found.trace, found.ended) == ("boot failure", "Traceback", True)
+    assert found.decision == "release 2 goes on serving"
+
+
+def imported(drive, release):
+    """The report of an import that does not end."""
+    while not drive.told(ReleaseFailed):
+        drive.later(1.0)
+    fact = drive.told(ReleaseFailed)[-1]
+    return postmortem.of_load(fact, SHOP, 1e9, 7, 17, postmortem.after_load(drive.cluster, "web", release))
+
+
+def test_an_import_that_does_not_end_at_the_first_start():
+    found = imported(Drive(web(start_timeout=4.0)), 1)
+    assert found.reason == "its import took longer than start_timeout (4 s)"
+    assert found.decision.startswith("tried again after ")
+    whole = postmortem.hanging(found, loaded=False)
+    assert (whole.cause, whole.verdict, whole.sender) == ("boot failure", "slow boot", "bkd: SIGKILL")
+    stuck = postmortem.hanging(found, loaded=True)
+    assert (stuck.cause, stuck.verdict) == ("hung", "stuck")
+
+
+def test_an_import_that_does_not_end_in_a_roll():
+    drive = Drive(web(start_timeout=4.0)).up()
+    drive.asks()
+    assert imported(drive, 2).decision == "release 1 goes on serving"
+
+
+def test_an_import_that_failed_when_the_cluster_stops_or_the_group_is_gone(drive):
+    drive.happen(events.StopAsked("bkd stop"))
+    assert postmortem.after_load(drive.cluster, "web", 1) == "nothing is started again: the cluster stops"
+    assert postmortem.after_load(drive.cluster, "nobody", 1) == "the group is gone"
+
+
+def test_what_the_command_is_told_leads_to_the_report():
+    drive = Drive(web(start_timeout=4.0))
+    imported(drive, 1)
+    assert drive.told(ReleaseFailed)[-1].reason.endswith(", see `bkd why web.zygote`")
+
+
+KILLED = (
+    "Memory cgroup out of memory: Killed process 4711 (bkd: shop web.1) total-vm:912340kB, anon-rss:421340kB, "
+    "file-rss:12kB, shmem-rss:0kB, UID:0 pgtables:900kB oom_score_adj:0"
+)
+CHOSEN = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,task=bkd: shop web.1,pid=4711,uid=0"
+SAID = "the kernel: out of memory: killed process 4711 (bkd: shop web.1), which had 411 MB of its own"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([CHOSEN, KILLED], [SAID]),
+        ([f"{KILLED} (a process of this name)"], [f"{SAID} (a process of this name)"]),
+        (["Out of memory: Killed process 4711 (x)"], ["the kernel: out of memory: killed process 4711 (x)"]),
+        (["python[7]: segfault at 0 ip 0"], ["python[7]: segfault at 0 ip 0"]),
+        (["s" * 500], ["s" * postmortem.LONGEST_HINT]),
+        ([], []),
+    ],
+)
+def test_of_what_the_kernel_says_what_is_of_use(lines, expected):
+    assert postmortem.kernel_hints(lines) == expected
+
+
+def test_one_that_leaves_without_a_word_gets_one(drive):
+    silent = explained(drive, "web.1", 3)
+    assert postmortem.with_found(silent, Found()).hints == [postmortem.WORDLESS]
+    told = Found(trace="Traceback"), Found(hints=("a hint",))
+    assert [postmortem.with_found(silent, found).hints for found in told] == [[], ["a hint", postmortem.WORDLESS]]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": "command"}, {"reason": "ValueError"}, {"cause": "planned"}, {"signal": 9, "code": None}]
+)
+def test_others_need_none(drive, changes):
+    assert postmortem.with_found(replace(explained(drive, "web.1", 3), **changes), Found()).hints == []
 
 
 def test_what_was_found_is_added(drive):

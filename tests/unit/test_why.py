@@ -7,10 +7,12 @@ import pytest
 
 from bkd.ipc.stacks import DUMP_SIGNAL, Frame, OpenWork, Stacks, TaskStack, ThreadStack
 from bkd.supervisor.forensics import why
+from bkd.supervisor.forensics.culprit import Home
 from bkd.supervisor.forensics.endwords import headline, how
 from bkd.supervisor.forensics.evidence import Evidence, KernelThread, LateSample, Report, Sample
 
 CWD = "/srv/shop"
+HOME = Home(CWD)
 AT = 1_763_800_000.0
 LIB, SITE = "/usr/lib/python3.11", "/srv/shop/.venv/lib/python3.11/site-packages"
 TAKE = Frame("/srv/shop/app.py", 31, "deadlock", "LOCK.acquire()")
@@ -109,11 +111,11 @@ HEADLINES = {
         hung("uninterruptible", Evidence(AT, state="D")),
         "hung (uninterruptible): no progress for 30 s, the kernel does not let it go",
     ),
-    "starved": (hung("starved", None), "hung (starved): no progress for 30 s; other processes had the CPU"),
+    "starved": (hung("starved", None), "hung (starved): no progress for 30 s, while other processes had the CPU"),
     "starved with GIL": (
         hung("starved", evidence(POWER, state="R", source="signal", silence=HOLDING)),
         "hung (starved): no progress for 30 s, in C code that does not let go of the interpreter lock "
-        "at app.py:44 in crunch: 7**100_000_000; other processes had the CPU",
+        "while other processes had the CPU at app.py:44 in crunch: 7**100_000_000",
     ),
     "overdue request": (
         hung("overdue", WSGI),
@@ -130,7 +132,7 @@ HEADLINES = {
     ),
     "OOM": (
         report("out of memory", signal=9, pss=412 << 20, rss=500 << 20),
-        "out of memory: the kernel ended it with SIGKILL; it had 412MB when it was heard last",
+        "out of memory: the kernel ended it with SIGKILL; it had 412 MB when it was heard last",
     ),
     "os._exit(3)": (report("crash", code=3), "exited with code 3 by itself"),
     "137": (
@@ -283,7 +285,7 @@ web.2: hung (stuck): no progress for 30 s, waits for a lock
   at app.py:31 in deadlock: LOCK.acquire()
 
   when      2025-11-22 08:26:40, 12 min ago
-  process   pid 4711, release 3, up 2.1 h, 30,112 requests, 412MB of memory
+  process   pid 4711, release 3, up 2.1 h, 30,112 requests, 412 MB of memory
   ended     SIGTERM (asked to end)
   by        bkd: SIGTERM
   then      its successor was started when it was found hung
@@ -320,10 +322,10 @@ before that
 """
 
 OOM_PAGE = """\
-web.2: out of memory: the kernel ended it with SIGKILL; it had 412MB when it was heard last
+web.2: out of memory: the kernel ended it with SIGKILL; it had 412 MB when it was heard last
 
   when      2025-11-22 08:26:40, 12 min ago
-  process   pid 4711, release 3, up 2.1 h, 7 requests, 412MB of memory
+  process   pid 4711, release 3, up 2.1 h, 7 requests, 412 MB of memory
   ended     SIGKILL (it cannot be caught)
   by        the kernel: out of memory
   hint      the cgroup may use 512 MB and uses 511 MB now
@@ -351,7 +353,7 @@ the process as the kernel sees it
   main      state S, sleeping; waits for a lock; wchan futex_wait_queue
   thread    bkd-pulse: state S, sleeping; waits for events
   2 threads pool: state S, sleeping; waits for a lock
-  memory    rss 80MB → 412MB in 58 s
+  memory    rss 80 MB → 412 MB in 58 s
   cpu       2 % → 0 % of one CPU in 58 s
   load      at most 4 requests in flight, loop at most 30 s late
 
@@ -469,7 +471,7 @@ def test_a_process_gets_no_power_over_the_terminal():
     )
     for colours in (False, True):
         shown = page(told, report("crash", reason=evil), colours=colours)
-        shown += why.dump_text(told.evidence, "web.2", 1, CWD, width=80, colours=colours)
+        shown += why.dump_text(told.evidence, "web.2", 1, HOME, width=80, colours=colours)
         for plain in ("\x1b[1m", "\x1b[2m", "\x1b[0m", "\x1b[31m") if colours else ():
             shown = shown.replace(plain, "")
         assert {letter for letter in shown if not letter.isprintable()} == {"\n"}
@@ -483,7 +485,7 @@ def test_colours_only_when_they_are_asked_for():
 
 
 def test_a_dump_has_every_task_and_thread_of_a_live_process():
-    told = why.dump_text(DEADLOCK.evidence, "web.2", 4711, CWD, width=80)
+    told = why.dump_text(DEADLOCK.evidence, "web.2", 4711, HOME, width=80)
     assert told.startswith(
         "web.2 (pid 4711) at 2025-11-22 08:26:40, looked at in 30 ms\n\n  at        app.py:31 in deadlock"
     )
@@ -492,16 +494,63 @@ def test_a_dump_has_every_task_and_thread_of_a_live_process():
     assert told.endswith("the last it printed\n  starting\n  about to lock\n")
 
 
+WAITS = KernelThread(4711, state="S", call="waits for events")
+
+
+@pytest.mark.parametrize(
+    ("work", "state", "expected"),
+    [
+        ([OpenWork("GET /a", 1.0)], "S", "  request   GET /a waits at app.py:50 in fetch: peer.recv(1)\n"),
+        ([OpenWork("GET /a", 1.0)], "R", "  request   GET /a is at app.py:50 in fetch: peer.recv(1)\n"),
+        (
+            [OpenWork("GET /b", 1.0), OpenWork("GET /a", 2.0)],
+            "S",
+            "  request   GET /a, the oldest of 2; one waits at app.py:50 in fetch: peer.recv(1)\n",
+        ),
+        ([], "S", "  at        app.py:50 in fetch: peer.recv(1)\n"),
+    ],
+)
+def test_a_dump_of_a_process_whose_loop_turns_says_so_and_where_its_work_is(work, state, expected):
+    stacks = Stacks(WSGI.stacks.threads, work=work)
+    found = Evidence(AT, stacks=stacks, culprit=READ, kernel=[WAITS, KernelThread(4714, state=state)])
+    told = why.dump_text(found, "web.2", 1, HOME, width=100)
+    assert f"\n\n  idle      its main thread waits in its event loop\n{expected}\nmain thread" in told
+
+
+def test_what_was_done_when_it_was_stopped_is_past():
+    calls = {
+        "waits for events": "was waiting for events",
+        "sleeps": "was sleeping",
+        "read from a pipe": "was in read from a pipe",
+    }
+    for call, expected in calls.items():
+        found = Evidence(AT, state="T", kernel=[KernelThread(1, "", "T", "do_signal_stop", call)])
+        told = why.dump_text(found, "web.2", 1, HOME, width=120)
+        assert f"state T, stopped by a signal; {expected}; wchan do_signal_stop\n" in told
+
+
+def test_tasks_of_others_take_one_line():
+    tasks = [TaskStack("Task-1", [BELOW[2]], "Event.wait"), TaskStack("Task-2", [BELOW[3]])]
+    told = why.dump_text(Evidence(AT, stacks=Stacks(WSGI.stacks.threads, tasks)), "web.2", 1, HOME, width=80)
+    (line,) = [line for line in told.splitlines() if "task" in line]
+    assert line == "2 asyncio tasks waiting, none in the application's code, all of uvicorn, asyncio"
+
+
+def test_a_headline_in_two_lines_ends_the_first_one_without_a_comma():
+    found = evidence(Frame("/srv/shop/app.py", 9, "f", "x" * 60))
+    assert page(hung("stuck", found)).splitlines()[0] == "web.2: hung (stuck): no progress for 30 s"
+
+
 def test_a_dump_of_what_tells_nothing_says_why():
     silent = Evidence(AT, state="T", kernel=[KernelThread(1, state="T")], silence="it is stopped")
-    told = why.dump_text(silent, "web.2", 1, CWD, width=80)
+    told = why.dump_text(silent, "web.2", 1, HOME, width=80)
     assert "  no stacks it is stopped\n" in told
     assert "state T, stopped by a signal" in told
 
 
 def test_an_idle_process_is_called_idle():
     resting = Stacks([ThreadStack("MainThread", [Frame(f"{LIB}/selectors.py", 468, "select"), *BELOW[3:]], main=True)])
-    told = why.dump_text(Evidence(AT, state="S", stacks=resting, source="worker"), "web.2", 1, CWD, width=80)
+    told = why.dump_text(Evidence(AT, state="S", stacks=resting, source="worker"), "web.2", 1, HOME, width=80)
     assert "\n\n  idle      its main thread waits in its event loop\n\nmain thread" in told
     assert "  at  " not in told
 

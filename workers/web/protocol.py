@@ -154,6 +154,11 @@ class Http(HttpToolsProtocol):
         self.traffic.begun += 1
         task.add_done_callback(self.requests.pop)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """A request may have come while the loop stood still: timers run before reads."""
+        if not self._unread():
+            super().timeout_keep_alive_handler()
+
     def handle_websocket_upgrade(self) -> None:
         self.server_state = self.server_state.upgraded  # type: ignore[assignment]
         super().handle_websocket_upgrade()

@@ -191,6 +191,11 @@ def returns():
     print("done", flush=True)
 
 
+def becomes_another():
+    time.sleep(2)
+    os.execv("/bin/sleep", ["sleep", "600"])
+
+
 async def idles():
     await asyncio.Event().wait()
 

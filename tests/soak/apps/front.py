@@ -71,9 +71,9 @@ async def grow(megabytes: int):
 
 
 @app.get("/flood")
-async def flood(megabytes: int):
+async def flood(kilobytes: int):
     """Many lines at once."""
-    for _ in range(megabytes * 5):
+    for _ in range(kilobytes // 200):
         print("\n".join([LINE] * 1000), flush=True)
         await asyncio.sleep(0)
     return who()

@@ -20,7 +20,7 @@ from bkd.supervisor.config.schema import (
 )
 from bkd.supervisor.facts import LimitRefused, WorkerExited, WorkerWorn
 from bkd.supervisor.memorytrend import Trend
-from bkd.supervisor.recycling import ROOM, SPREAD, least, limit_of, limit_refused, outlived, too_small, worn
+from bkd.supervisor.recycling import MEASURED, ROOM, SPREAD, least, limit_of, limit_refused, outlived, too_small, worn
 from bkd.supervisor.status import document, reason, table
 from bkd.supervisor.watch import Watch
 
@@ -237,6 +237,7 @@ def limited(drive: Drive, limit: int) -> None:
 
 def test_a_refused_limit_is_judged_again_when_another_one_is_set():
     drive = settled(web(max_memory=50 << 20))
+    drive.later(MEASURED)
     drive.ping("web.1", pss=62 << 20)
     limited(drive, 60 << 20)
     assert [fact.limit >> 20 for fact in drive.told(LimitRefused)] == [50, 60]
@@ -249,6 +250,7 @@ def test_a_refused_limit_is_judged_again_when_another_one_is_set():
 
 def test_a_change_of_something_else_says_nothing_again():
     drive = settled(web(max_memory=50 << 20))
+    drive.later(MEASURED)
     drive.ping("web.1", pss=62 << 20)
     drive.happen(events.Reconfigured({"web": web(max_memory=50 << 20, term=1.0)}, drive.cluster.ping, {}))
     assert len(drive.told(LimitRefused)) == 1
@@ -265,6 +267,47 @@ def test_a_refused_limit_is_judged_again_for_a_new_release():
     assert reason(drive.group(), drive.now) == ""
     measured(drive, pss=60 << 20)
     assert "it grew from 30 MB" in drive.told(WorkerWorn)[0].why
+
+
+def test_what_the_first_ones_do_not_share_yet_does_not_count():
+    """A canary shares what was preloaded with its zygote alone, later with all siblings."""
+    drive = Drive(web(count=4, max_memory=120 << 20)).up()
+    drive.ping("web.1", pss=103 << 20)
+    drive.later(MEASURED)
+    for slot in drive.slot_names():
+        drive.ping(slot, pss=44 << 20)
+    assert not drive.told(LimitRefused)
+    assert drive.group().release.fresh == 44 << 20
+    measured(drive, "web.1", pss=140 << 20, served=1000)
+    assert "it grew from 44 MB" in drive.told(WorkerWorn)[0].why
+
+
+def test_nobody_is_recycled_while_the_limit_looks_too_small():
+    """It may be the first one of a few that come and share."""
+    drive = Drive(web(count=4, max_memory=120 << 20)).up()
+    drive.ping("web.1", pss=103 << 20)
+    drive.now += 1.0
+    drive.ping("web.1", pss=140 << 20)
+    assert not drive.told(WorkerWorn) + drive.told(LimitRefused)
+
+
+def test_with_fewer_siblings_a_worker_is_larger_and_a_limit_may_be_too_small():
+    drive = settled(web(count=2, max_memory=90 << 20))
+    for slot in drive.slot_names():
+        drive.ping(slot, pss=44 << 20)
+    drive.happen(events.Scaled("web", 1))
+    drive.ping("web.1", pss=103 << 20)
+    assert len(drive.told(WorkerWorn)) == 1
+    drive.settle()
+    drive.happen(events.BecameReady(drive.slot("web.1").workers[-1].id))
+    successor = drive.slot("web.1").workers[-1]
+    drive.now += MEASURED
+    drive.happen(events.Pinged(successor.id, 0.001, pss=103 << 20))
+    drive.ends(drive.slot("web.1").workers[0], 0)
+    drive.now += MEASURED
+    drive.happen(events.Pinged(successor.id, 0.001, pss=103 << 20))
+    assert len(drive.told(WorkerWorn)) == 1
+    assert reason(drive.group(), drive.now).startswith("max_memory = 90 MB is not applied")
 
 
 def test_the_fattest_goes_first():
@@ -524,3 +567,18 @@ def test_a_function_asked_for_again_is_run_again():
     drive.happen(events.BecameReady(drive.slot("jobs.1").staying[-1].id, False))
     drive.obeys()
     assert drive.releases("jobs") == [(1,)]
+
+
+def test_a_worn_function_that_finishes_by_itself_leaves_the_slot_to_its_successor():
+    drive = settled(python(max_lifetime=60.0))
+    old = drive.worker("jobs.1")
+    while len(drive.slot("jobs.1").staying) < 2:
+        drive.later(5)
+        drive.ping("jobs.1", lag=None)
+    drive.ends(old, 0)
+    (successor,) = drive.slot("jobs.1").staying
+    assert not drive.slot("jobs.1").done
+    drive.happen(events.BecameReady(successor.id, False))
+    drive.ends(drive.slot("jobs.1").staying[0], 1)
+    drive.later(60)
+    assert drive.slot("jobs.1").staying

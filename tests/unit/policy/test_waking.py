@@ -180,6 +180,8 @@ def every_event(cluster: Cluster) -> list[events.Event]:
         events.Pinged(1, 0.2, 3, 0.1, 100, 1.0),
         events.Observed(1, Look("R", 0.5).at(START)),
         events.Gathered(1),
+        events.Extended(1, 5.0),
+        events.Tripped(1, 5.0),
         events.Signalled(1, 10),
         events.Exited(1, -11),
         events.Swept(1, (5,), (6,)),

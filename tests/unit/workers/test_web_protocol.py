@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bkd.workers.supervision import Load
-from bkd.workers.web.protocol import CLOSE, Connections, Traffic
+from bkd.workers.web.protocol import CLOSE, Connections, Http, Traffic
 
 
 def test_connections_tell_of_each_one_that_comes_or_goes():
@@ -62,3 +62,14 @@ def test_the_number_served_never_falls():
     assert traffic.load().served == 5
     traffic.requests = {1: request(0)}
     assert traffic.load().served == 5
+
+
+@pytest.mark.parametrize("unread", [True, False])
+def test_a_request_that_came_while_the_loop_stood_still_is_read(monkeypatch, unread):
+    """The timer of a kept connection runs before what has arrived is read."""
+    closed = []
+    connection = Http.__new__(Http)
+    connection.transport = SimpleNamespace(is_closing=lambda: False, close=lambda: closed.append(True))
+    monkeypatch.setattr(connection, "_unread", lambda: unread)
+    connection.timeout_keep_alive_handler()
+    assert bool(closed) is not unread

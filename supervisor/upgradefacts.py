@@ -1,0 +1,38 @@
+"""What is told of upgrades of bkd itself."""
+
+from .fact import Fact
+
+
+class MasterUpgraded(Fact, frozen=True):
+    """A master of another bkd is up. `adopted`: workers that it found alive; `seconds`: since the upgrade was asked."""
+
+    line = "bkd {old} -> {new} (master {epoch}, pid {pid}), {adopted} workers adopted, took {seconds}"
+    old: str
+    new: str
+    epoch: int
+    pid: int
+    adopted: int
+    seconds: float
+
+
+class UpgradeFailed(Fact, frozen=True):
+    """The other bkd could not take over, and the one from before serves on."""
+
+    line = "the upgrade of bkd {old} to {new} failed: {reason}"
+    severity = "error"
+    old: str
+    new: str
+    reason: str
+
+
+class KeeperReplaced(Fact, frozen=True):
+    """The keeper runs the new bkd as well; its pid is the same."""
+
+    line = "the keeper (pid {pid}) was replaced in place"
+    pid: int
+
+
+class KeeperKept(Fact, frozen=True):
+    line = "the keeper is the old one: {why}"
+    severity = "error"
+    why: str
