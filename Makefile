@@ -17,12 +17,13 @@ ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(PYTHON))
 endif
 endif
 
-.PHONY: run test simulate mutants soak lint check wheel clean help
+.PHONY: run test slow simulate mutants soak lint check wheel clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run    start the example cluster: a page, a function and a program"
 	@echo "make test   run all tests"
+	@echo "make slow   run the tests that take long"
 	@echo "make simulate  the policy in a fake world: a million events; STORIES=9 plays so many of other seeds"
 	@echo "make mutants   plant faults in the policy; the simulation has to find each of them"
 	@echo "make soak   hosts under load while everything goes wrong: MINUTES=20 SEED=7; as root more of it"
@@ -48,6 +49,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+
+slow: $(VENV)/.developing
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(TESTS)
 
 simulate: $(VENV)/.developing
 ifdef STORIES

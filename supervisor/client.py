@@ -62,14 +62,15 @@ def run_dir(config: str | None, sock: str | None) -> str:
 class Client:
     """One connection; commands one after the other."""
 
-    def __init__(self, path: str, resume: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: str, resume: dict[str, Any] | None = None, *, limit: float = ANSWER_LIMIT) -> None:
         self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self.sock.settimeout(ANSWER_LIMIT)
+        self.sock.settimeout(limit)
         try:
             self.sock.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(f"nobody answers at {path}; start the cluster with `bkd start`") from error
         except OSError as error:
+            self.sock.close()
+            if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                raise NotRunning(f"nobody answers at {path}; start the cluster with `bkd start`") from error
             raise BkdError(f"{path}: {error.strerror or error}") from error
         self._reader = FrameReader()
         self._inbox: list[dict[str, Any]] = []

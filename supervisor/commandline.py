@@ -21,8 +21,6 @@ from .client import ANSWER_LIMIT, find_socket, run_dir
 from .fleet.options import FleetOptions, fleetwide
 from .inquiries import register
 
-CLEAR = "\x1b[H\x1b[J"
-
 
 class Usage(click.ClickException):
     """Wrong usage or configuration."""
@@ -86,28 +84,6 @@ def run(app: str, workers: int | None, bind: tuple[str, ...]) -> int:
     from .launch import start as launch
 
     return launch({"target": app, "workers": workers, "bind": list(bind)})
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.option("--watch", is_flag=True, help="Again every second until Ctrl-C.")
-@click.option("--openmetrics", is_flag=True, help="What a scrape of [metrics] would get.")
-@fleetwide(dry_run=False)
-@_located
-def status(as_json: bool, watch: bool, openmetrics: bool, **options: Any) -> int:
-    """Groups, slots, processes and how they are."""
-    fleet = FleetOptions(options)
-    if openmetrics:
-        if as_json or watch or fleet.fleet:
-            raise Usage("--openmetrics is of this host, now, and no JSON: leave the other options out")
-        return ask("status", {}, render="openmetrics", **options)
-    while True:
-        if watch and not as_json and sys.stdout.isatty():
-            sys.stdout.write(CLEAR)
-        code = fleet.ask("status", {}, {**options, "as_json": as_json})
-        if code or not watch:
-            return code
-        time.sleep(1.0)
 
 
 def _verdict(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from loguru import logger
 
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import Finished
-from . import destination, events, limits, ops, port, status
+from . import destination, events, healthy, limits, ops, port, status
 from .audit import audited
 from .cluster import Cluster, Worker
 from .deploys import Deploys
@@ -146,6 +147,9 @@ class Commands:
         if request.command.render == "openmetrics":
             return Finished(out=await self.metrics())
         facts = self.document()
+        if request.arguments.get("healthy"):
+            orphaned = os.getppid() != self.master.keeper_pid
+            return healthy.answer(facts, request.arguments, request.command.render, orphaned=orphaned)
         if request.arguments.get("history"):
             self.witness.add_history(facts)
         text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)

@@ -6,14 +6,17 @@ import socket
 import stat
 
 
-def bound(path: str, mode: int) -> socket.socket:
-    """Bind at `path`, where a socket that is left from before is removed. Raises OSError."""
+def bound(path: str, mode: int, uid: int = -1) -> socket.socket:
+    """Bind at `path`, where a socket that is left from before is removed; `uid`: whose the file is to be, if not
+    this process's own user. Raises OSError."""
     _clear(path)
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     mask = os.umask(0o777 & ~mode)
     try:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         receiver.bind(path)
+        if uid >= 0:
+            os.chown(path, uid, -1, follow_symlinks=False)
     except BaseException:
         receiver.close()
         raise

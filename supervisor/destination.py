@@ -45,7 +45,7 @@ def parse(to: str, app: str) -> Destination:
             return Destination(Reach.GROUP, to)
         if _SLOT.fullmatch(to):
             return Destination(Reach.SLOT, to)
-    raise RefusedError(f"nobody can be meant by to = {to[:40]!r}: use server, web, web.2, :web or :web:TAG")
+    raise RefusedError(f"nobody can be meant by to = {repr(to[:40])[:80]}: use server, web, web.2, :web or :web:TAG")
 
 
 def _role(to: str, app: str) -> Destination:

@@ -1,23 +1,28 @@
-"""Commands of `bkd` that only ask: why, dump, top, doctor."""
+"""Commands of `bkd` that only ask: status, why, dump, top, doctor."""
 
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ..ipc.errors import BkdError
-from .asking import ask, say, show
+from .asking import USAGE, ask, say, show
 from .client import Client, NotRunning, find_socket, run_dir
+from .fleet.options import FleetOptions, FleetUsage, fleetwide
+from .probe import probe
 
+CLEAR = "\x1b[H\x1b[J"
 WHY_LIMIT = 5.0  # seconds after which a master that does not answer is done without
 Located = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def register(cli: click.Group, located: Located) -> None:
     """Add them to the command line; `located` are the options of every command that talks to a cluster."""
+    _register_status(cli, located)
 
     @cli.command()
     @click.option("--once", is_flag=True, help="One picture, without a terminal.")
@@ -65,6 +70,47 @@ def register(cli: click.Group, located: Located) -> None:
     _register_doctor(cli)
 
 
+def _register_status(cli: click.Group, located: Located) -> None:
+    @cli.command()
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    @click.option("--watch", is_flag=True, help="Again every second until Ctrl-C.")
+    @click.option("--openmetrics", is_flag=True, help="What a scrape of [metrics] would get.")
+    @click.option("--healthy", is_flag=True, help="For probes: exit 0 when no group has failed for good, else 1.")
+    @click.option("--ready", is_flag=True, help="With --healthy: exit 0 when every group serves as well.")
+    @click.argument("names", nargs=-1, metavar="[GROUP]…")
+    @fleetwide(dry_run=False)
+    @located
+    def status(
+        as_json: bool,
+        watch: bool,
+        openmetrics: bool,
+        healthy: bool,
+        ready: bool,
+        names: tuple[str, ...],
+        **options: Any,
+    ) -> int:
+        """Groups, slots, processes and how they are. GROUPs can be named with --healthy."""
+        fleet = FleetOptions(options)
+        if healthy:
+            if watch or openmetrics or fleet.fleet:
+                raise FleetUsage("--healthy is of this host, now: leave the other options out")
+            asked = {"healthy": True, "ready": ready, "names": list(names)}
+            return probe(asked, render="json" if as_json else "text", **options)
+        if ready or names:
+            raise FleetUsage("--ready and names of groups go with --healthy")
+        if openmetrics:
+            if as_json or watch or fleet.fleet:
+                raise FleetUsage("--openmetrics is of this host, now, and no JSON: leave the other options out")
+            return ask("status", {}, render="openmetrics", **options)
+        while True:
+            if watch and not as_json and sys.stdout.isatty():
+                sys.stdout.write(CLEAR)
+            code = fleet.ask("status", {}, {**options, "as_json": as_json})
+            if code or not watch:
+                return code
+            time.sleep(1.0)
+
+
 def _screen() -> dict[str, Any]:
     """How wide the terminal is and whether it takes colours."""
     coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
@@ -78,8 +124,12 @@ def _without_master(
     from pathlib import Path
 
     from .forensics.casebook import Casebook
+    from .forensics.why import is_name
     from .forensics.witness import answer
 
+    if not is_name(arguments["name"]):
+        sys.stderr.write(f"bkd: {arguments['name'][:40]!r} is no name of a group or slot; `bkd status` shows them\n")
+        return USAGE
     try:
         folder = Path(run_dir(config, sock), "why")
         reports = Casebook(folder).read(arguments["name"]) if os.access(folder, os.R_OK) else []

@@ -335,7 +335,9 @@ class Keeper:
         return self.locks.take(order["path"])
 
     def _spawn(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Spawn a program; `birth` is a line it finds on its standard input."""
+        """Spawn a program; `birth` is a line it finds on its standard input, `notify` the order to bind what it is to
+        speak to. One order for both: whoever gives it may die at any moment."""
+        heard = self._bind(order["notify"])["descriptors"] if "notify" in order else []
         birth = order.get("birth")
         if birth is None:
             given = activation.chosen(self.listeners, order.get("listeners", ()))
@@ -344,7 +346,7 @@ class Keeper:
             pid = self.births.spawn(order)
             if birth:
                 self.births.give(pid, birth)
-        return {"pid": pid, "start": start_time(pid)}
+        return {"pid": pid, "start": start_time(pid), "descriptors": heard}
 
     def _spawn_blank(self) -> int:
         return self.births.spawn({"argv": [sys.executable, "-P", "-c", BLANK, "warm"], "env": BLANK_ENV})

@@ -58,17 +58,17 @@ class Programs:
             door = await self.context.door(credentials)
             provide(process.log, process.uid, self.context.config.log.keep)
             process.log_offset = size_of(process.log)
-            voice = await self._listen(process)
+            notify = self._notify(process)
             self.context.remember()  # should the master die in this moment, the next one finds the program by its mark
-            pid, start = await self._spawn(process, voice.path, door, credentials)
+            pid, start, heard = await self._spawn(process, notify, door, credentials)
         except (KeeperError, BkdError) as error:
-            self.ended(process)
+            self._let_go(self._path(process))
             self.registry.forget(process)
             self.context.post(events.SpawnFailed(process.worker, str(error)))
             return
         early = self.registry.born(process, pid, start)
         self.context.post(events.Spawned(process.worker, pid, start))
-        voice.begin()
+        voice = self._listen(process, heard)
         if early is not None:
             self.context.post(events.Exited(process.worker, os.waitstatus_to_exitcode(early)))
             return
@@ -80,14 +80,14 @@ class Programs:
 
     async def _adopt(self, process: Process, *, ready: bool) -> None:
         try:
-            voice = await self._listen(process)
+            _, descriptors = await self.context.keeper.order("bind", **self._notify(process))
         except BkdError as error:
             logger.error("{} is not listened to: {}", process.slot, error)
             return
+        voice = self._listen(process, descriptors[0])
         if process.handle is None or not process.handle.alive():
             self.ended(process)
             return
-        voice.begin()
         if not ready:
             await self._await_ready(process, readiness.parse(process.settings.ready), voice)
 
@@ -112,7 +112,10 @@ class Programs:
             return
         self.context.post(events.BootFailed(process.worker, why))
 
-    async def _spawn(self, process: Process, notify: str, door: str, credentials: Credentials) -> tuple[int, int]:
+    async def _spawn(
+        self, process: Process, notify: dict[str, Any], door: str, credentials: Credentials
+    ) -> tuple[int, int, int]:
+        """Its pid and start time, and the socket at which it is heard."""
         settings, kill = process.settings, self.context.config.ping.kill
         env = {
             **credentials.environment(),
@@ -122,27 +125,32 @@ class Programs:
             "BKD_SLOT": process.slot,
             "BKD_RELEASE": str(process.release),
             "BKD_TREE": process.tree,
-            "NOTIFY_SOCKET": notify,
+            "NOTIFY_SOCKET": notify["address"],
         }
         order = {"argv": settings.command, "env": env, "cwd": settings.cwd, "out": process.log or None}
-        answer, _ = await self.context.keeper.order("spawn", **order, listeners=settings.bind, **credentials.order())
-        return answer["pid"], answer["start"]
+        order |= {"listeners": settings.bind, "notify": notify, **credentials.order()}
+        answer, descriptors = await self.context.keeper.order("spawn", **order)
+        return answer["pid"], answer["start"], descriptors[0]
 
-    async def _listen(self, process: Process) -> Voice:
-        """The keeper has the socket, so that a program can speak while no master is there. Raises BkdError."""
-        path = str(self._folder(process.uid) / f"{process.slot}.{process.worker}")
+    def _notify(self, process: Process) -> dict[str, Any]:
+        """The order for the socket that it speaks to. The keeper has it, so that there is one while no master is there,
+        and gives it to the next master for the same order. Raises BkdError."""
+        path = self._path(process)
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise BkdError(
                 f"{path} is too long for a socket (at most {LONGEST_SOCKET_PATH} bytes): set a shorter run_dir"
             )
         mode = ANYBODY if process.uid < 0 else 0o600
-        order = {"name": f"{ASKED_FOR}{path}", "family": "datagram", "address": path, "mode": mode}
-        _, descriptors = await self.context.keeper.order("bind", **order)
-        if process.uid >= 0:
-            os.chown(path, process.uid, -1)
-        bound = socket.socket(fileno=descriptors[0])
+        return {"name": f"{ASKED_FOR}{path}", "family": "datagram", "address": path, "mode": mode, "uid": process.uid}
+
+    def _listen(self, process: Process, descriptor: int) -> Voice:
+        bound = socket.socket(fileno=descriptor)
         voice = self._voices[process.worker] = Voice(self.context, self.registry, process, bound, self._told_gone)
+        voice.begin()
         return voice
+
+    def _path(self, process: Process) -> str:
+        return str(self._folder(process.uid) / f"{process.slot}.{process.worker}")
 
     def _let_go(self, path: str) -> None:
         try:

@@ -134,7 +134,7 @@ def listen(order: dict[str, Any]) -> socket.socket:
     """Bind and listen: `family` inet, inet6, unix or datagram (a unix socket too, on which nobody listens), `address` a
     path or [host, port], `mode` of a unix socket."""
     if order["family"] == "datagram":
-        return datagrams.bound(order["address"], int(order["mode"]))
+        return datagrams.bound(order["address"], int(order["mode"]), int(order.get("uid", -1)))
     if order["family"] == "unix":
         return _listen_unix(order["address"], int(order.get("mode", 0o666)), order["backlog"])
     family = socket.AF_INET6 if order["family"] == "inet6" else socket.AF_INET

@@ -7,6 +7,10 @@ import _signal  # the signal module loads enum, which costs as much as the whole
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the typing module costs more than the question
+    from typing import Any
+
 SIMPLE_START = {"-d": "daemon", "--daemon": "daemon", "--watch": "watch"}
 
 
@@ -23,6 +27,9 @@ def main() -> int:
         wanted = _status_options(arguments[1:])
         if wanted is not None:
             return _status(**wanted)
+        asked = _probe_options(arguments[1:])
+        if asked is not None:
+            return _probe(**asked)
     from bkd.supervisor import commandline
 
     return commandline.main(arguments)
@@ -79,3 +86,31 @@ def _status(config: str | None, sock: str | None, render: str | None) -> int:
     from bkd.supervisor.asking import ask
 
     return ask("status", {}, config=config, sock=sock, render=render or "text")
+
+
+def _probe_options(arguments: list[str]) -> "dict[str, Any] | None":
+    """The options of a plain `bkd status --healthy`; None when click should look at them."""
+    places: dict[str, str] = {}
+    flags: set[str] = set()
+    names: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-c", "--socket"):
+            places[argument] = next(rest, "")
+        elif argument in ("--healthy", "--ready", "--json"):
+            flags.add(argument)
+        elif argument.startswith("-"):
+            return None
+        else:
+            names.append(argument)
+    if "--healthy" not in flags or "" in places.values():
+        return None
+    render = "json" if "--json" in flags else "text"
+    asked = {"healthy": True, "ready": "--ready" in flags, "names": names}
+    return {"asked": asked, "config": places.get("-c"), "sock": places.get("--socket"), "render": render}
+
+
+def _probe(asked: "dict[str, Any]", config: str | None, sock: str | None, render: str) -> int:
+    from bkd.supervisor.probe import probe
+
+    return probe(asked, config=config, sock=sock, render=render)

@@ -5,7 +5,8 @@ Runs in the master's loop; what touches the disk runs in its thread, one after t
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from loguru import logger
 from msgspec.structs import replace
@@ -32,10 +33,10 @@ from .memorykills import MemoryKills
 from .postmortem import Found, Subject, home_of
 from .source import Source
 
-MOST_COMM = 15  # bytes of a process's name that the kernel keeps, prctl(2)
 MOST_TRACE = 200
 AGAIN = 5.0
 DISK = 0.08  # seconds that a disk has to answer in before a worker is ended without its lines
+LAST, LOOK = 2.0, 0.01
 LINES = 1.0  # seconds that a report waits for the last lines of a log
 
 
@@ -60,6 +61,7 @@ class Autopsy:
         self.files = ForeignFiles()
         self._memory_kills = MemoryKills(self._kernel, self._cgroup)
         self._retries = False
+        self._at_work = 0
         self._serial = time.time_ns() // 1_000_000
 
     # -- while it lives
@@ -93,10 +95,11 @@ class Autopsy:
 
     async def examine_import(self, loader: LoaderProcess, why: str) -> None:
         """The same of a zygote whose import does not end, or that does not answer."""
-        evidence = await self.gathering.take(loader, home=self.home(*loader.key))
-        fact = ReleaseFailed(group=loader.group, release=loader.release, reason=why)
-        report = postmortem.hanging(self._of_load(fact, evidence.at, loader), loaded=loader.loaded)
-        await self._keep(report, evidence, loader)
+        with self._working():
+            evidence = await self.gathering.take(loader, home=self.home(*loader.key))
+            fact = ReleaseFailed(group=loader.group, release=loader.release, reason=why)
+            report = postmortem.hanging(self._of_load(fact, evidence.at, loader), loaded=loader.loaded)
+            await self._keep(report, evidence, loader)
 
     async def evidence(self, process: Process, home: Home, *, signal: bool = True) -> Evidence:
         """What can be had of a living worker, without what lies on the disk."""
@@ -153,6 +156,10 @@ class Autopsy:
         )
 
     async def _explain(self, fact: WorkerExited) -> None:
+        with self._working():
+            await self._look_into(fact)
+
+    async def _look_into(self, fact: WorkerExited) -> None:
         process = next((p for p in self.registry.workers.values() if (p.slot, p.pid) == (fact.slot, fact.pid)), None)
         cluster, at, now = self._cluster(), time.time(), time.monotonic()
         if process is not None:
@@ -196,8 +203,8 @@ class Autopsy:
         return hints
 
     def _comm(self, slot: str) -> str:
-        """The name of a worker's process as the kernel has it."""
-        return f"bkd: {self.app} {slot}".encode()[:MOST_COMM].decode(errors="ignore")
+        """The name of a worker's process, of which the kernel keeps the begin."""
+        return f"bkd: {self.app} {slot}"
 
     def _memory(self, *, counted: bool) -> list[str]:
         if self._cgroup is None:
@@ -231,9 +238,25 @@ class Autopsy:
     def _write(self, report: Report) -> None:
         self._tasks.run(self._in_thread(lambda: self.casebook.write(report)))
 
+    async def finished(self) -> None:
+        """The master is about to end: wait for what is being looked into and written, at most LAST seconds."""
+        deadline = time.monotonic() + LAST
+        await asyncio.sleep(LOOK)
+        while self._at_work and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+
     async def _in_thread(self, work: Callable[[], None]) -> None:
         lost = self.casebook.lost
-        await asyncio.to_thread(work)
+        with self._working():
+            await asyncio.to_thread(work)
         if self.casebook.lost > lost:
             logger.error("{} reports of ends could not be written and are lost: see the disk", self.casebook.lost)
         if self.casebook.fault and self.casebook.unwritten and not self._retries:

@@ -22,6 +22,7 @@ _KILL = re.compile(
 )
 LONGEST_HINT = 160
 WORDLESS = "no traceback: the application or a library called os._exit, or left by itself"
+GOES_ON = "release {} goes on serving"
 SEE = ", see `bkd why {}`"
 OTHERS = "another process; the kernel does not tell which"
 
@@ -191,6 +192,8 @@ def decision(cluster: Cluster, fact: WorkerExited, *, asked: bool) -> str:
         return f"release {fact.release} is on trial: its roll is judged by this"
     if asked and fact.cause == Cause.PLANNED:
         return ""
+    if fact.release != group.current and group.roll is None:
+        return GOES_ON.format(group.current)
     return _next(fact, len(slot.charged)) + _warnings(group.breaker.open_since is not None, slot.looping)
 
 
@@ -216,7 +219,7 @@ def after_load(cluster: Cluster, group: str, number: int) -> str:
     if row is None:
         return "the group is gone"
     if number != row.current:
-        return f"release {row.current} goes on serving"
+        return GOES_ON.format(row.current)
     if cluster.closing is not None:
         return "nothing is started again: the cluster stops"
     release = row.releases[number]

@@ -24,7 +24,8 @@ from .page import LABEL, Page
 MOST_TASKS, MOST_THREADS, MOST_KERNEL_THREADS, MOST_NAMED, MOST_LINES = 10, 10, 6, 3, 20
 NOTABLE = 0.01  # seconds of lag below which nobody wants to hear of it
 RESTS = "its main thread waits in its event loop"
-OWN = "one without a name in Python, or bkd's own"
+NAMELESS, HEARTBEAT = "without a name", "heartbeat of bkd"
+LATEST = 1e11  # seconds since 1970 that a calendar may be asked for
 LONGEST_LINE, MOST_ALIKE = 500, 3
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.(?:[0-9]{1,6}|zygote))?")
@@ -291,8 +292,11 @@ def _kernel(evidence: Evidence, names: dict[int, str]) -> Iterator[tuple[str, st
     main, *others = evidence.kernel
     yield "main", _thread_state(main)
     alike: dict[str, list[str]] = {}
+    nameless = [thread for thread in others if thread.tid not in names and thread.name.startswith("bkd: ")]
+    answered = evidence.source == "worker" and len(nameless) == 1  # by the one that tells of all but itself
     for thread in others:
-        name = names.get(thread.tid) or (OWN if thread.name.startswith("bkd: ") else thread.name) or str(thread.tid)
+        name = names.get(thread.tid) or thread.name or str(thread.tid)
+        name = name if thread not in nameless else HEARTBEAT if answered else NAMELESS
         alike.setdefault(_thread_state(thread), []).append(name)
     for said, called_so in [*alike.items()][:MOST_KERNEL_THREADS]:
         label = "thread" if len(called_so) == 1 else f"{len(called_so)} threads"
@@ -370,4 +374,4 @@ def _number(count: int, what: str) -> str:
 
 
 def _clock(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    return time.strftime(form, time.localtime(at))
+    return time.strftime(form, time.localtime(at)) if 0 <= at < LATEST else "at an unknown time"

@@ -8,10 +8,6 @@ import pytest
 from .cluster import Cluster
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes more than ten seconds")
-
-
 @contextmanager
 def _running(folder, sections):
     cluster = Cluster(folder, sections)

@@ -322,7 +322,9 @@ time.sleep(600)
     until(lambda: cluster.worker("moved.1")["pid"] not in (None, moved["pid"]))
 
     hung = until(
-        lambda: (found := {event["slot"] for event in cluster.events("worker-hung")}) >= {"dog.1", "trigger.1"} and found
+        lambda: (
+            (found := {event["slot"] for event in cluster.events("worker-hung")}) >= {"dog.1", "trigger.1"} and found
+        )
     )
     assert hung == {"dog.1", "trigger.1"}
     assert "No space left on device" in until(lambda: "ERRNO" in (why := cluster.bkd("why", "error.1").stdout) and why)

@@ -11,10 +11,10 @@ from bkd.supervisor.cluster import Cause, Cluster, Group, Loader, Phase, Slot, V
 from bkd.supervisor.reconcile import Plan, reconcile
 from bkd.supervisor.rows import find
 
-from .processes import Process
 from .promise import Broken, Record, expect
-from .rolling import RollChecks, on_trial
+from .rolling import RollChecks
 from .surviving import SurvivalChecks
+from .trial import on_trial
 from .wearing import WearChecks
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Checks:
             expect(not process.speaks, f"{action}, which has no watchdog of its own")
         elif process.alive:
             heartbeat = self.world.machine.period + SLACK
-            hung = self.silent_since(process)
+            hung = self.survival.silent_since(process)
             if hung is None or hung - process.recovered <= heartbeat:
                 expect((hung or now) - process.recovered <= heartbeat, f"{action}, a healthy worker")
             else:
@@ -125,12 +125,6 @@ class Checks:
         record.condemned, record.verdict = now, action.verdict
         self.fresh.append(action.worker)
         self.condemned.add(action.worker)
-
-    def silent_since(self, process: Process) -> float | None:
-        """Since when it hangs, or this master waits for its hello."""
-        if process.hung is None and process.speaks and not process.connected:
-            return self.world.adopted
-        return process.hung
 
     def _retire(self, action: actions.Retire) -> None:
         _, slot, worker = self._worker(action)
@@ -229,7 +223,8 @@ class Checks:
         expect(not self.world.cluster.places, f"{action}: there are workers in the state")
         expect(not self.world.cluster.sweeps, f"{action}: nobody looked for leftovers")
         expect(not machine.zygotes, f"{action}: zygotes {list(machine.zygotes)} are still there")
-        late = [number for number, record in self.records.items() if (record.killed or 0.0) >= closing.since]
+        times = {number: max(record.killed or 0.0, record.killed_before) for number, record in self.records.items()}
+        late = [number for number, at in times.items() if at >= closing.since]
         killed = any(machine.processes[number].code in (None, -9) for number in late)
         survived = any(not process.known for process in machine.living() if process.state == "D")
         expected = 1 if closing.survived or closing.code else 3 if killed else 0
@@ -246,12 +241,14 @@ class Checks:
             self.world.machine.sweeping.discard(event.worker)
         if isinstance(event, events.Held):
             self.released[event.slot] = self.world.now
+        if isinstance(event, events.BecameReady | events.Spawned):
+            self.survival.again_there(before, event, after)
         if isinstance(event, events.Exited | events.SpawnFailed):
             self._charge(before, event, after)
         if isinstance(event, events.Adopted):
             for record in (self.records[number] for number in after.places):
                 record.again = record.again or record.killed is not None
-                record.killed = None
+                record.killed_before, record.killed = max(record.killed_before, record.killed or 0.0), None
             self.survival.adopted(before, after)
         for name, group in after.groups.items():
             if group is not before.groups.get(name):

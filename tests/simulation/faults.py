@@ -35,6 +35,13 @@ def _dies(code: int, *, ready: bool = True, oom: bool = False) -> Fault:
     return fault
 
 
+def terminated(world: "World") -> None:
+    """Somebody sends SIGTERM to a worker."""
+    process = aim(world)
+    if process is not None:
+        world.machine.terminate(process)
+
+
 def crash_all(world: "World") -> None:
     """A whole group crashes at the same moment."""
     group = a_group(world)
@@ -183,7 +190,7 @@ def edited(world: "World") -> None:
     dials = world.machine.dials[name]
     dials.edition = dials.edition + 1 if dials.edition == 1 or world.random.random() < 0.7 else dials.edition - 1
     zygotes = [zygote for zygote in world.machine.zygotes.values() if zygote.group == name]
-    if zygotes and world.random.random() < 0.5:
+    if zygotes and world.random.random() < 0.7:
         world.machine.lose_zygote(world.random.choice(zygotes), "signal 9")
 
 
@@ -219,6 +226,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "kill from outside": (6, _dies(-9)),
     "boot crash": (4, _dies(1, ready=False)),
     "boot kill": (2, _dies(-9, ready=False)),
+    "terminated": (1, terminated),
     "crash all": (1, crash_all),
     "kill flood": (1, kill_flood),
     "boots fail": (2, boots_fail),
@@ -242,6 +250,6 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "disk full": (1, disk_full),
     "state lost": (1, state_lost),
     "several": (2, several),
-    "edited": (2, edited),
+    "edited": (4, edited),
     "trips": (1, trips),
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bkd.supervisor.cluster import Cluster
 
 from .promise import Record
-from .rolling import RollKey
+from .trial import RollKey
 
 if TYPE_CHECKING:
     from .checks import Checks

@@ -5,56 +5,28 @@ release belongs to it: every zygote and every process of it has the flaw. What a
 a task looks at `Clock.life` before it posts anything.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
-from random import Random
-from typing import Protocol
 
 from bkd.supervisor import actions, events
-from bkd.supervisor.cluster import Cluster
-from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.config.schema import PingSection
 
 from .keeper import Keeper, Reaped
-from .processes import Dials, Process, Zygote
-from .settings import flaw, fresh_size
+from .nursery import FORK, Clock, Nursery
+from .processes import Process, Zygote
+from .settings import fresh_size
 
-FORK = 0.01
 REAP = 0.005
 
 
-class Clock(Protocol):
-    """What the machine needs of the world around it; `calm`: nothing new goes wrong; `life`: which master it is, in
-    whose `absence` nobody hears anything."""
-
-    now: float
-    random: Random
-    cluster: Cluster
-    calm: bool
-    life: int
-    absent: bool
-
-    def post(self, event: events.Event, zygote: Zygote | None = None) -> None:
-        """Tell the master, unless it comes from a zygote that is dropped by then."""
-
-    def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call later."""
-
-
-class Machine:
-    """Every process by worker number as the present master knows it; of zygotes those it knows that live (`zygotes`),
-    and those that were started last; `sweeping`: whose leftovers are looked for."""
+class Machine(Nursery):
+    """Every process by worker number as the present master knows it, and all that ever were by pid (`born`);
+    `sweeping`: whose leftovers are looked for."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+        super().__init__(clock)
         self.keeper = Keeper()
-        self.processes: dict[int, Process] = {}
-        self.zygotes: dict[tuple[str, int], Zygote] = {}
-        self.started: dict[tuple[str, int], Zygote] = {}
-        self.dials: dict[str, Dials] = defaultdict(Dials)
         self.sweeping: set[int] = set()
-        self.pids = 100
         self.pace = 0
-        self.living_zygotes: list[Zygote] = []
         self.born: dict[int, Process] = {}
         self._living: dict[int, Process] = {}
         self.paced(clock.cluster.ping)
@@ -89,111 +61,6 @@ class Machine:
             if process.pace:
                 self._beat(process, self.pace)
 
-    def flaw(self, settings: GroupSection) -> str:
-        """What is wrong with a release of these settings; in calm times all is mended."""
-        return "" if self.clock.calm else flaw(settings)
-
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call later, if the same master is there then."""
-        life = self.clock.life
-
-        def turn() -> None:
-            if life == self.clock.life:
-                call()
-
-        self.clock.after(seconds, turn)
-
-    # -- zygotes
-
-    def _load(self, action: actions.LoadRelease) -> None:
-        settings = self.clock.cluster.groups[action.group].releases[action.release].settings
-        zygote = Zygote(action.group, action.release, settings)
-        self.zygotes[zygote.key] = self.started[zygote.key] = zygote
-        self.living_zygotes.append(zygote)
-        self.later(FORK * self._chance(), lambda: self._zygote_born(zygote))
-        self._import(zygote)
-
-    def _zygote_born(self, zygote: Zygote) -> None:
-        zygote.told = True
-        self.pids += 1
-        self.clock.post(events.LoaderSpawned(zygote.group, zygote.release, self.pids), zygote)
-
-    def _import(self, zygote: Zygote) -> None:
-        zygote.failed = False
-        if self.flaw(zygote.settings) != "import hangs":
-            seconds = self.clock.random.uniform(0.1, 2.0)
-            self.clock.after(seconds, lambda: self._imported(zygote, seconds))
-
-    def _imported(self, zygote: Zygote, seconds: float) -> None:
-        if not zygote.alive or zygote.wedged:
-            return
-        dials, flaw = self.dials[zygote.group], self.flaw(zygote.settings)
-        if dials.imports_fail or flaw == "import fails":
-            zygote.failed = True
-            if zygote.connected:
-                self.lose_zygote(zygote, "ImportError")
-            return
-        zygote.loaded, zygote.prints = True, f"edition {dials.edition}"
-        self._tell_loaded(zygote, seconds)
-        if flaw == "zygote dies":
-            self.clock.after(self.clock.random.uniform(0.0, 8.0), lambda: self.lose_zygote(zygote, "signal 11"))
-        zygote.wedged = flaw == "zygote wedges"
-
-    def _tell_loaded(self, zygote: Zygote, seconds: float) -> None:
-        if not zygote.connected or zygote.heard:
-            return
-        zygote.heard = True
-        threads = self.dials[zygote.group].threads and zygote.settings.preload == "auto"
-        unsafe = ("2 threads",) if threads else ()
-        ready = events.LoaderReady(zygote.group, zygote.release, seconds, unsafe, zygote.prints, "app.py was edited")
-        self.clock.post(ready, zygote)
-
-    def lose_zygote(self, zygote: Zygote, why: str) -> None:
-        """It ends by itself, and the master hears of it, or the next one sees it."""
-        if zygote.alive:
-            self.end_zygote(zygote)
-            if not self.clock.absent:
-                self.tell_lost(zygote, why)
-
-    def tell_lost(self, zygote: Zygote, why: str) -> None:
-        """The master sees that it is gone."""
-        kind = events.LoaderGone if zygote.heard else events.LoaderFailed
-        self.clock.post(kind(zygote.group, zygote.release, why, chance=self._chance()), zygote)
-
-    def _drop(self, action: actions.DropLoader) -> None:
-        zygote = self.started.get((action.group, action.release))
-        if zygote is not None:
-            self.end_zygote(zygote)
-            zygote.dropped = True
-
-    def end_zygote(self, zygote: Zygote) -> None:
-        """It is gone, and what was ordered from it will not come."""
-        zygote.alive = False
-        if zygote in self.living_zygotes:
-            self.living_zygotes.remove(zygote)
-        if self.zygotes.get(zygote.key) is zygote:
-            del self.zygotes[zygote.key]
-        if not self.clock.absent:
-            for worker in sorted(zygote.forks):
-                self._failed(self.processes[worker], "the zygote is gone", blameless=True)
-        zygote.forks.clear()
-
-    def greet(self, zygote: Zygote) -> None:
-        """A zygote has found this master: one that it does not know is ended."""
-        if not zygote.alive or zygote.wedged:
-            return
-        if self.zygotes.get(zygote.key) is not zygote:
-            self.end_zygote(zygote)
-            return
-        zygote.connected = True
-        if zygote.failed:
-            self._import(zygote)
-        elif zygote.loaded:
-            self._tell_loaded(zygote, 0.0)
-        for process in zygote.waiting:
-            self._order(process, zygote)
-        zygote.waiting.clear()
-
     # -- births
 
     def _spawn(self, action: actions.Spawn) -> None:
@@ -205,19 +72,19 @@ class Machine:
         dials = self.dials[action.group]
         zygote = self.zygotes.get((action.group, action.release)) if action.fork else None
         if action.fork and (zygote is None or not zygote.loaded):
-            self.later(FORK, lambda: self._failed(process, "the zygote is gone", blameless=True))
+            self.later(FORK, lambda: self.failed(process, "the zygote is gone", blameless=True))
         elif dials.spawns_fail or self.flaw(settings) == "spawn fails":
             dials.spawns_fail = max(0, dials.spawns_fail - 1)
-            self.later(FORK, lambda: self._failed(process, "fork: Resource temporarily unavailable"))
+            self.later(FORK, lambda: self.failed(process, "fork: Resource temporarily unavailable"))
         elif zygote is not None and not zygote.connected:
             zygote.forks.add(process.worker)
             zygote.waiting.append(process)
         else:
             if zygote is not None:
                 zygote.forks.add(process.worker)
-            self._order(process, zygote)
+            self.order(process, zygote)
 
-    def _order(self, process: Process, zygote: Zygote | None) -> None:
+    def order(self, process: Process, zygote: Zygote | None) -> None:
         """It is on its way; whether it is still read when the master dies meanwhile is chance."""
         life, lost = self.clock.life, self._chance() < 0.5
         self.clock.after(
@@ -225,7 +92,7 @@ class Machine:
             lambda: None if lost and life != self.clock.life else self._born(process, zygote, life),
         )
 
-    def _failed(self, process: Process, why: str, *, blameless: bool = False) -> None:
+    def failed(self, process: Process, why: str, *, blameless: bool = False) -> None:
         if not process.told and process.known:
             process.known = False
             self.clock.post(events.SpawnFailed(process.worker, why, self._chance(), blameless))
@@ -335,8 +202,16 @@ class Machine:
             process.served += 0 if self.clock.calm else process.load
             behind = 0.0 if process.hung is None else now - process.hung
             process.measure(now)
-            used = {"rss": 3 * process.pss, "pss": process.pss, "cpu": process.cpu(now), "served": process.served}
-            self._tell(process, events.Pinged(process.worker, max(0.001, behind), **used, behind=behind))
+            ping = events.Pinged(
+                process.worker,
+                max(0.001, behind),
+                rss=3 * process.pss,
+                pss=process.pss,
+                cpu=process.cpu(now),
+                served=process.served,
+                behind=behind,
+            )
+            self._tell(process, ping)
         self.clock.after(self.period, lambda: self._beat(process, pace))
 
     # -- signals and deaths
@@ -362,6 +237,12 @@ class Machine:
     def _drain(self, process: Process) -> None:
         if process.hung is None:
             self.clock.after(process.drain, lambda: self.die(process, 0))
+
+    def terminate(self, process: Process) -> None:
+        """Somebody else sends SIGTERM: it says so, finishes what it does, and ends."""
+        if process.can_speak and process.hung is None:
+            self._tell(process, events.Terminated(process.worker))
+            self._drain(process)
 
     def die(self, process: Process, code: int, *, oom: bool = False) -> None:
         """The process ends; the master hears of it a moment later."""
@@ -404,6 +285,3 @@ class Machine:
         self.sweeping.add(action.worker)
         seconds = self.clock.random.uniform(0.0, 0.2)
         self.later(seconds, lambda: self.clock.post(events.Swept(action.worker)))
-
-    def _chance(self) -> float:
-        return self.clock.random.random()

@@ -64,7 +64,9 @@ MUTANTS = {
     "the canary never gets work": Mutant(
         "reconcile", "if worker.quiet and rolls.may_serve(", "if False and rolls.may_serve("
     ),
-    "nothing is forgotten": Mutant("rolls", "elif release.number not in (*used,", "elif not release.number and release.number not in (*used,"),
+    "nothing is forgotten": Mutant(
+        "rolls", "elif release.number not in (*used,", "elif not release.number and release.number not in (*used,"
+    ),
     "an abort leaves slots behind": Mutant(
         "rollouts", "replace(group, current=roll.old, roll=roll,", "replace(group, roll=roll,"
     ),
@@ -99,19 +101,33 @@ MUTANTS = {
         "apply", "roll = group.roll and replace(group.roll, stage_at=later(group.roll.stage_at))", "roll = None"
     ),
     "an adoption forgets who is held": Mutant(
-        "apply", "return replace(slot, workers=tuple(_worker_later", "return replace(slot, held=False, workers=tuple(_worker_later"
+        "apply",
+        "return replace(slot, workers=tuple(_worker_later",
+        "return replace(slot, held=False, workers=tuple(_worker_later",
     ),
-    "an adoption forgives": Mutant("apply", "return replace(slot, workers=tuple(_worker_later", "return replace(slot, next_try=0.0, workers=tuple(_worker_later"),
-    "an adoption forgets the unborn": Mutant(
-        "apply", "    for _, _, worker in list(cluster.workers()):\n        place", "    for _, _, worker in [w for w in cluster.workers() if w[2].pid]:\n        place"
+    "an adoption forgives": Mutant(
+        "apply",
+        "return replace(slot, workers=tuple(_worker_later",
+        "return replace(slot, next_try=0.0, workers=tuple(_worker_later",
     ),
+    "the absence counts for those who start": Mutant(
+        "apply", "ordered = later(worker.ordered) if worker.phase == Phase.STARTING else", "ordered ="
+    ),
+    "the absence counts for those who end": Mutant(
+        "apply", "replace(ending, since=later(ending.since), step_at=later(ending.step_at))", "ending"
+    ),
+    "the absence counts for imports": Mutant("apply", "replace(release, since=later(release.since))", "release"),
     "nobody is blameless": Mutant("exits", "    if event.blameless:", "    if False:"),
     "who says again that it is ready begins anew": Mutant(
         "apply", "if place is None or place.worker.phase != Phase.STARTING:", "if place is None:"
     ),
-    "a death is told again": Mutant("exits", "    place = find(cluster, event.worker)\n    if place is None:\n        return cluster\n    worker = place.worker", "    place = find(cluster, event.worker)\n    if place is None:\n        return cluster if not cluster.sweeps else told(cluster, WorkerExited(slot=cluster.sweeps[0].slot, pid=101, release=1, cause='', code=0, signal=None, uptime=0.0, delay=None, reason=''))\n    worker = place.worker"),
+    "a death is told again": Mutant(
+        "exits",
+        "return _settled(cluster, place, slot, cause, now)\n\n\ndef spawn_failed",
+        "return told(_settled(cluster, place, slot, cause, now), fact)\n\n\ndef spawn_failed",
+    ),
     "a lost release is loaded as if it were the same": Mutant("rollouts", "prints != release.prints", "False"),
-    "an heir takes over at once": Mutant("rolls", "    if slot is not None:\n        why = f", "    if True:\n        slot = slot or next(iter(group.slots.values()))\n        why = f"),
+    "an heir takes over at once": Mutant("rolls", "return all(worker.stale for worker in slot.staying)", "return True"),
 }
 
 

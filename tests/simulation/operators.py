@@ -88,7 +88,7 @@ def reconfigure(world: "World") -> None:
     ping = pings(random) if random.random() < 0.3 else world.cluster.ping
     origins = {name: origin(section) for name, section in sections.items()}
     gone = [name for name, group in groups.items() if name not in sections and not group.leaving]
-    taker = (random.choice(sorted(sections)),)
+    taker: tuple[str, ...] = (random.choice(sorted(sections)),)
     makes_way = {name: taker for name in gone if random.random() < 0.5}
     world.post(events.Reconfigured(sections, ping, origins, world.cluster.exit_when_failed, makes_way))
     for name in sorted(set(sections) & set(groups)):

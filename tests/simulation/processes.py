@@ -1,4 +1,4 @@
-"""What runs on the fake machine: workers' processes and zygotes as they really are, whatever the master knows of them."""
+"""What runs on the fake machine: processes and zygotes as they really are, and what the master knows of them."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,8 @@ class Process:
 
     What the present master has of it: `known`: it is in its registry; `told`: with its pid; `connected`: it has said
     hello, at `heard`; `asked`: it is to drain when it does; `early`: how it ended before anybody knew its pid. `lost`:
-    it will never say hello again; `given_up`: it did not end by SIGKILL; `mourned`: how often its end is in the journal, as far as the state knows."""
+    it will never say hello again; `tripped`: it said that it is stuck; `given_up`: it did not end by SIGKILL;
+    `mourned`: how often its end is in the journal, as far as the state knows."""
 
     worker: int
     group: str
@@ -97,7 +98,8 @@ class Process:
 class Zygote:
     """A loader's process; `wedged`: it answers nothing any more; `dropped`: the master wants to hear nothing of it;
     `told`: the master knows its pid; `connected`: it has said hello to this master; `heard`: that has heard that it is
-    loaded; `failed`: its import has failed and nobody heard of it; `prints`: which files it has imported; `waiting`: orders for when it is connected."""
+    loaded; `failed`: its import has failed and nobody heard of it; `prints`: which files it has imported; `waiting`:
+    orders for when it is connected."""
 
     group: str
     release: int

@@ -12,7 +12,8 @@ class Broken(AssertionError):
 @dataclass
 class Record:
     """What was done to a worker, when; `ready`: since when it is; `hasty`: it may be killed at once;
-    `again`: it was killed by a master that died over it; `given_up`: it did not even end by that."""
+    `again`: it was killed by a master that died over it; `killed_before`: when, if the next one knows; `given_up`: it
+    did not even end by that."""
 
     ready: float | None = None
     condemned: float | None = None
@@ -22,6 +23,7 @@ class Record:
     asked: float | None = None
     termed: float | None = None
     killed: float | None = None
+    killed_before: float = 0.0
     again: bool = False
     given_up: bool = False
 

@@ -9,30 +9,14 @@ from bkd.supervisor.death import CHARGED
 from bkd.supervisor.rows import find
 
 from .promise import Record, expect
+from .trial import RollKey, eligible, key, on_trial
 
 if TYPE_CHECKING:
     from .world import World
 
-RollKey = tuple[str, int, float]
 NOT_MOVED = (Stage.LOADING, Stage.CANARY)
 BACK = 30.0
 SERVED = (Loader.LOADING, Loader.READY)
-
-
-def on_trial(group: Group, release: int) -> bool:
-    """Whether what this release does is its roll's affair."""
-    roll = group.roll
-    return roll is not None and roll.new == release and roll.stage != Stage.ABORTING
-
-
-def key(group: str, roll: Roll) -> RollKey:
-    """What no other roll has: one that nobody asked for has the ticket of the last one."""
-    return group, roll.wanted.ticket, roll.began
-
-
-def eligible(group: Group) -> list[Slot]:
-    """The slots that are moved."""
-    return [slot for slot in group.slots.values() if not (slot.held or slot.retired)]
 
 
 class RollChecks:

@@ -4,6 +4,7 @@ A save is what `run_dir/state` holds: the rows, and which process is which. What
 forgotten by everybody but the processes to which it was done.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from bkd.supervisor import events
@@ -107,7 +108,7 @@ class Succession:
         for process in remembered:
             self._recognize(process)
         for reaped in machine.keeper.announced(world.random):
-            machine.later(world.random.uniform(0.0, EXITS_HEARD), lambda reaped=reaped: self._told_again(reaped))
+            machine.later(world.random.uniform(0.0, EXITS_HEARD), partial(self._told_again, reaped))
         machine.later(EXITS_HEARD, lambda: self._bury(remembered))
         machine.later(EXITS_HEARD + HELLO_LIMIT, lambda: self._bury_unborn(remembered))
 
@@ -153,13 +154,10 @@ class Succession:
         for process in machine.living():
             if process.speaks:
                 self._hello(process, self._delay(LATE_HELLO))
-            elif not process.known or (not process.told and process not in self._unborn()):
-                machine.later(world.random.uniform(EXITS_HEARD, STRAY_LIMIT), lambda p=process: machine.die(p, -9))
+            elif not process.known:
+                machine.later(world.random.uniform(EXITS_HEARD, STRAY_LIMIT), partial(machine.die, process, -9))
         for zygote in list(machine.living_zygotes):
-            machine.later(self._delay(LATE_ZYGOTE), lambda zygote=zygote: machine.greet(zygote))
-
-    def _unborn(self) -> list[Process]:
-        return [process for process in self.world.machine.processes.values() if process.known and not process.told]
+            machine.later(self._delay(LATE_ZYGOTE), partial(machine.greet, zygote))
 
     def _delay(self, latest: float) -> float:
         late = self.world.random.random() < 0.1
@@ -212,7 +210,7 @@ class Succession:
     def _bury_zygote(self, zygote: Zygote) -> None:
         machine = self.world.machine
         machine.zygotes.pop(zygote.key, None)
-        machine.tell_lost(zygote, "it ended while no master was there")
+        self.world.post(machine.lost(zygote, "it ended while no master was there"))
         zygote.dropped = True
 
     def _bury_unborn(self, remembered: list[Process]) -> None:

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from bkd.supervisor.cluster import Cluster, Group, Roll, Slot
+from bkd.supervisor import events
+from bkd.supervisor.cluster import Cluster, Group, Phase, Roll, Slot
 from bkd.supervisor.fact import Fact
 from bkd.supervisor.facts import WorkerExited
+from bkd.supervisor.rows import find
 
 from .processes import Process
 from .promise import expect
@@ -53,6 +55,22 @@ class SurvivalChecks:
                 continue
             given_up = self.world.checks.records[process.worker].given_up
             expect(bool(process.mourned) or given_up, f"nobody was told of the end of {process.slot}: {process}")
+
+    def silent_since(self, process: Process) -> float | None:
+        """Since when it hangs, or this master waits for its hello."""
+        if process.speaks and not process.connected:
+            return self.world.adopted
+        return process.hung
+
+    # -- who says something twice is heard once
+
+    def again_there(self, before: Cluster, event: events.BecameReady | events.Spawned, after: Cluster) -> None:
+        """A hello repeats what another master may have heard."""
+        place = find(before, event.worker)
+        if isinstance(event, events.BecameReady) and place is not None and place.worker.phase != Phase.STARTING:
+            expect(after == before, f"{event} began anew")
+        if isinstance(event, events.Spawned) and place is not None and place.worker.pid:
+            expect(after.groups == before.groups, f"{event} changed something")
 
     # -- after a turn
 

@@ -17,9 +17,9 @@ from .fleet import FAULTS, Fleet
 from .stories import Told
 
 ROOT = Path(__file__).parents[2]
-STORIES = 1000
+STORIES = 500
 BOOK = 125
-ENOUGH = 1_000_000
+ENOUGH = 500_000
 PROCESSES = 2
 LIMIT = 100.0
 CALLS = {"accept", "refuse", "claim", "renew", "finish", "fail", "abort"}

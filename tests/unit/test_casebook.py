@@ -67,6 +67,24 @@ def test_so_many_are_kept_and_planned_ends_do_not_drive_out_others(book, folder)
     assert pids(book.read("web.1")) == [59, 58, 57, 56, 55, 19, 18, 17, 16, 15]
 
 
+def test_what_waits_in_memory_is_short_as_well(book, folder):
+    folder.write_text("in the way")
+    book.write(report(1, lines=["x" * 1000] * 1000))
+    (only,) = book.read("web.1")
+    assert book.unwritten == 1
+    assert len(encode(only)) <= LARGEST_REPORT
+
+
+def test_a_draft_that_cannot_be_removed_is_not_written_to(book, folder, tmp_path, monkeypatch):
+    folder.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    os.link(precious, folder / "web.1.new")
+    monkeypatch.setattr(type(folder), "unlink", lambda *_path, missing_ok=False: None)
+    book.write(report(1))
+    assert (precious.read_text(), book.unwritten) == ("precious", 1)
+
+
 def test_the_end_replaces_what_was_written_before_it(book):
     evidence = Evidence(1.0, state="S")
     book.write(report(1, ended=False, cause="hung", evidence=evidence, age=30.0))

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from bkd.supervisor import actions, events
-from bkd.supervisor.cluster import Verdict
+from bkd.supervisor.cluster import Step, Verdict
 from bkd.supervisor.facts import ReleaseFailed, WorkerExited
 from bkd.supervisor.forensics import postmortem
 from bkd.supervisor.forensics.culprit import Home
@@ -69,6 +69,58 @@ def test_an_operator_did(drive, by):
     drive.happen(events.Signalled(row.id, signal.SIGKILL))
     found = explained(drive, "web.1", -signal.SIGKILL, by=by)
     assert found.sender == f"{by or 'an operator'}, by `bkd signal web.1 SIGKILL`"
+
+
+def ending(drive, until):
+    """The row of web.1 when it has come so far with its end."""
+    found = []
+    while not (found := [row for row in drive.slot("web.1").workers if row.ending and row.ending.step == until]):
+        drive.later(1.0)
+    return found[0]
+
+
+def test_bkd_did_when_it_did_not_end_in_time(drive):
+    drive.happen(events.StopAsked("bkd stop"))
+    row = ending(drive, Step.KILLED)
+    drive.ends(row, -signal.SIGKILL)
+    assert report(drive, row).sender == "bkd: SIGKILL, since it did not end in time"
+
+
+def test_bkd_did_by_sigterm(drive):
+    drive.happen(events.StopAsked("bkd stop"))
+    row = ending(drive, Step.TERMED)
+    drive.ends(row, -signal.SIGTERM)
+    assert report(drive, row).sender == "bkd: SIGTERM"
+
+
+def test_bkd_did_at_once_when_that_was_asked_for(drive):
+    drive.asks(hard=True)
+    drive.loads(2)
+    row = ending(drive, Step.KILLED)
+    drive.ends(row, -signal.SIGKILL)
+    assert report(drive, row).sender == "bkd: SIGKILL at once, since that was asked for"
+
+
+def test_progress_after_the_order_to_end_is_no_negative_age(drive):
+    while not drive.did(actions.Condemn):
+        drive.later(1.0)
+    row = next(row for row in drive.slot("web.1").workers if row.ending is not None)
+    later = replace(row, progress=row.ending.since + 1.0)
+    subject = Subject("web.1", row.pid, row.start, "web", Home(""), later)
+    assert postmortem.of_living(subject, 1e9, drive.now).age == 0.0
+
+
+def test_a_release_on_trial(drive):
+    drive.asks()
+    drive.loads(2)
+    (row,) = [row for slot in drive.slots() for row in slot.workers if row.release == 2]
+    before = drive.cluster
+    drive.ends(row, -signal.SIGSEGV)
+    fact = drive.told(WorkerExited)[-1]
+    assert postmortem.decision(before, fact, asked=False) == "release 2 is on trial: its roll is judged by this"
+    while drive.group().roll is not None:
+        drive.later(1.0)
+    assert report(drive, row).decision == "release 1 goes on serving"
 
 
 def test_another_signal_is_not_the_operators(drive):

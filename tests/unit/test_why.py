@@ -1,11 +1,16 @@
 """What `bkd why` says of each case: the headline, the page, and what a hostile process cannot do with it."""
 
+import io
 import json
+import sys
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from bkd.ipc.stacks import DUMP_SIGNAL, Frame, OpenWork, Stacks, TaskStack, ThreadStack
+from bkd.supervisor.asking import USAGE, show
+from bkd.supervisor.commandline import main
 from bkd.supervisor.forensics import why
 from bkd.supervisor.forensics.culprit import Home
 from bkd.supervisor.forensics.endwords import headline, how
@@ -529,6 +534,21 @@ def test_what_was_done_when_it_was_stopped_is_past():
         assert f"state T, stopped by a signal; {expected}; wchan do_signal_stop\n" in told
 
 
+def test_threads_of_the_kernel_are_called_as_python_calls_them():
+    title = "bkd: shop web.1"
+    kernel = [KernelThread(n, title, "S", "", call) for n, call in ((1, ""), (2, "waits for a lock"), (3, "sleeps"))]
+    stacks = Stacks([ThreadStack("MainThread", [TAKE], main=True, tid=1), ThreadStack("stocktaking", [TAKE], tid=2)])
+    for source, name in (("worker", "heartbeat of bkd"), ("signal", "without a name")):
+        found = Evidence(AT, stacks=stacks, kernel=kernel, source=source)
+        told = why.dump_text(found, "web.1", 1, HOME, width=80)
+        assert "  thread    stocktaking: state S, sleeping; waits for a lock\n" in told
+        assert f"  thread    {name}: state S, sleeping; sleeps\n" in told
+
+
+def test_a_time_that_no_calendar_has():
+    assert "at an unknown time" in page(replace(report("crash", code=3), at=1e300))
+
+
 def test_tasks_of_others_take_one_line():
     tasks = [TaskStack("Task-1", [BELOW[2]], "Event.wait"), TaskStack("Task-2", [BELOW[3]])]
     told = why.dump_text(Evidence(AT, stacks=Stacks(WSGI.stacks.threads, tasks)), "web.2", 1, HOME, width=80)
@@ -575,3 +595,18 @@ def test_a_document_has_every_field_and_the_words():
 @pytest.mark.parametrize(("name", "good"), [("web", True), ("web.1", True), ("web.zygote", True), ("../web", False)])
 def test_names(name, good):
     assert why.is_name(name) is good
+
+
+@pytest.mark.parametrize(("errors", "expected"), [("strict", b"80 ? 412\n"), ("backslashreplace", b"80 \\u2192 412\n")])
+def test_what_standard_output_cannot_say_is_replaced(monkeypatch, errors, expected):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii", errors))
+    show("80 → 412\n", "")
+    assert raw.getvalue() == expected
+
+
+@pytest.mark.parametrize("name", ["../x", "", "web.1\x1b[31m"])
+def test_without_a_cluster_a_name_that_cannot_be_one_is_the_callers_fault(capsys, tmp_path, name):
+    assert main(["why", "-c", str(tmp_path / "absent.toml"), name]) == USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable() and "is no name of a group or slot" in line
