@@ -376,6 +376,7 @@ class Master:
         self.tasks.run(self._last(code))
 
     async def _last(self, code: int) -> None:
+        await self.effects.autopsy.finished()
         self.metrics.end()
         await self.plane.end()
         asyncio.get_running_loop().call_later(0.02, self._left, code)

@@ -140,9 +140,11 @@ def thinned(group: Group) -> Group:
         return worker if worker.trend is None else replace(worker, trend=replace(worker.trend, fresh=0))
 
     slots = {name: replace(row, workers=tuple(map(unknown, row.workers))) for name, row in group.slots.items()}
+    limit = group.settings.max_memory  # one that is too small is so all the more
     releases = {
-        number: row if row.refused else replace(row, fresh=0) for number, row in group.releases.items()
-    }  # what was too small is so all the more
+        number: row if row.refused or too_small(limit, row) else replace(row, fresh=0)
+        for number, row in group.releases.items()
+    }
     return replace(group, slots=slots, releases=releases)
 
 

@@ -210,6 +210,7 @@ class Watch:
                 if first is None or last is None or end - begin < 120.0:
                     continue
                 lines.append(f"{name} {role}, {what}: {_size(first)} -> {_size(last)}")
+                lines.append(f"    MB minute by minute: {_by_minute(samples)}")
                 if why := grown(first, last):
                     faults.append(f"{name}: the {role} has grown: {why}")
         return lines, faults
@@ -229,6 +230,12 @@ class Watch:
     def close(self):
         for canary in self.canaries:
             canary.close()
+
+
+def _by_minute(samples):
+    minutes = range(int(samples[0].at // 60), int(samples[-1].at // 60) + 1)
+    found = [typical(samples, 60.0 * minute, 60.0 * minute + 60.0) for minute in minutes]
+    return " ".join(f"{sample.rss / (1 << 20):.1f}" for sample in found if sample is not None)
 
 
 def _size(sample):

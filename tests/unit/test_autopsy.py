@@ -89,9 +89,12 @@ def run(bench, scene):
     return asyncio.run(play())
 
 
-def test_what_the_kernel_says_of_an_end_is_a_hint(bench):
+@pytest.mark.parametrize("thread", [0, 1])
+def test_what_the_kernel_says_of_an_end_is_a_hint(bench, thread):
+    """Of a thread that is not main it says the thread's number, and the name of the process cut short."""
+
     async def scene(one):
-        line = SPOKEN.format(name="bkd: warehouse web.1"[:15], pid=one.process.pid)
+        line = SPOKEN.format(name="bkd: warehouse web.1"[:15], pid=one.process.pid + thread)
         one.says(line)
         return line, await one.ends(-signal.SIGSEGV)
 
@@ -171,7 +174,8 @@ def test_an_import_that_does_not_end_is_one_report(bench):
     first, found, facts = run(bench, scene)
     assert (first.key, first.reason, first.decision) == (found.key, "too long", "release 1 goes on serving")
     assert (found.verdict, found.reason, found.decision) == ("slow boot", "too long", first.decision)
-    assert (found.pid, found.evidence.silence, found.evidence.kernel[0].tid) == (os.getpid(), MUTE, os.getpid())
+    assert (found.pid, found.start) == (os.getpid(), procfs.read(os.getpid()).start)
+    assert (found.evidence.silence, found.evidence.kernel[0].tid) == (MUTE, os.getpid())
     assert isinstance(facts[0], EvidenceTaken)
 
 
