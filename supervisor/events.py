@@ -130,8 +130,8 @@ class LoaderSpawned(Event, frozen=True):
 
 
 class LoaderReady(Event, frozen=True):
-    """The application is imported; `unsafe` says what forbids forking; `prints` is the fingerprint of its files, `edits`
-    how they differ from those of an earlier load of this release."""
+    """The application is imported; `unsafe` says what forbids forking; `prints` is the fingerprint of its files,
+    `edits` how they differ from those of an earlier load of this release."""
 
     group: str
     release: int

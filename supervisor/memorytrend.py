@@ -20,7 +20,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Trend(msgspec.Struct, frozen=True):
     """`fresh`: the size right after the worker was ready, or what it fell to when others came to share its memory, 0
-    when nobody measured it then; `fresh_served`: the requests that it had served by then; `samples`: the oldest first, at least `spacing` seconds apart."""
+    when nobody measured it then; `fresh_served`: the requests that it had served by then;
+    `samples`: the oldest first, at least `spacing` seconds apart."""
 
     fresh: int = 0
     fresh_served: int = 0

@@ -46,8 +46,8 @@ _log = logging.getLogger("bkd")
 class Footprint:
     """PSS of this process in bytes: its memory, with what it shares counted in part. 0 before it was measured.
 
-    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes. Soon after
-    the first time it is measured again: siblings that came meanwhile share a part of it.
+    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes. Soon
+    after the first time it is measured again: siblings that came meanwhile share a part of it.
     """
 
     def __init__(self) -> None:

@@ -208,6 +208,10 @@ def test_asked_by_a_pipe(cluster):
 
 def test_a_program_that_a_worker_has_become(cluster):
     """It has no handler for the signal at which stacks are written, and is not sent it."""
-    pid = until(lambda: (pid := cluster.worker("gone.1")["pid"]) and "sleep 600" in title(pid) and pid)
+    old = cluster.worker("gone.1")["pid"]
+    cluster.bkd("restart", "gone.1", "--hard")  # a fresh one is far from `ping.kill`
+    pid = until(
+        lambda: (pid := cluster.worker("gone.1")["pid"]) not in (old, None) and "sleep 600" in title(pid) and pid
+    )
     assert "no handler" in dump(cluster, "gone.1")
     assert alive(pid)
