@@ -153,7 +153,7 @@ class Moves:
         group = self.group
         release = group.releases[number]
         trial = self._on_trial(release)
-        if not release.loaded or (self._is_finished(slot) if trial else not self._may(slot)):
+        if number in self.blamed or not release.loaded or (self._is_finished(slot) if trial else not self._may(slot)):
             return
         if group.breaker.open_since is not None and not trial:
             if self.probing:

@@ -133,6 +133,19 @@ def _canary(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
         yield from _another_canary(group)
     elif finished(slot, roll) or any(w.release == roll.new and has_proven(group, w, watch) for w in slot.staying):
         yield actions.AdvanceRoll(group.name, Stage.ROLLING)
+    else:
+        yield from _stalled(group, roll, [slot], watch)
+
+
+def _stalled(group: Group, roll: Roll, slots: list[Slot], watch: Watch) -> Iterator[actions.Action]:
+    """A worker may be ready and never prove itself: where `ping.kill` does not end it, the roll must not wait for it."""
+    limit = probation(group) + group.settings.start_timeout
+    for slot in slots:
+        for worker in slot.staying:
+            ready = worker.release == roll.new and worker.phase == Phase.READY
+            if ready and watch.due(worker.ready_at + limit) and not has_proven(group, worker, watch):
+                yield actions.AbortRoll(group.name, f"{slot.name} was ready and has made no progress since")
+                return
 
 
 def _another_canary(group: Group) -> Iterator[actions.Action]:
@@ -155,6 +168,8 @@ def _settling(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action
     unheld = [slot for slot in group.slots.values() if not slot.held]
     if all(settled) and not any(worker.release != roll.new for slot in unheld for worker in slot.workers):
         yield actions.FinishRoll(group.name)
+    elif not all(settled):
+        yield from _stalled(group, roll, group.eligible(), watch)
 
 
 def _aborting(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:

@@ -184,10 +184,19 @@ class RollChecks:
     def _finished(self, slot: Slot, roll: Roll) -> bool:
         return slot.done and slot.done_by == roll.new
 
+    def _stalls(self, group: Group, row: Worker, roll: Roll) -> bool:
+        """Ready for so long, and its loop has not turned to the end of its probation."""
+        ours = row.release == roll.new and row.phase == Phase.READY and row.watched
+        limit = group.settings.min_ready + group.settings.start_timeout
+        return (
+            ours and self.world.now >= row.ready_at + limit and row.progress < row.ready_at + group.settings.min_ready
+        )
+
     def _abort(self, action: actions.AbortRoll) -> None:
         group, roll = self._roll(action)
         lost = key(group.name, roll) in self.doomed
-        expect(lost or not eligible(group), f"{action}: nothing speaks against it ({roll.fault})")
+        stalled = any(self._stalls(group, row, roll) for slot in eligible(group) for row in slot.staying)
+        expect(lost or stalled or not eligible(group), f"{action}: nothing speaks against it ({roll.fault})")
 
     def _finish(self, action: actions.FinishRoll) -> None:
         group, roll = self._roll(action)
@@ -390,8 +399,9 @@ class RollChecks:
         expect(told >= newest, f"{group.name}: request {newest} has no outcome, only {told}")
         for slot in group.slots.values():
             behind = [row.id for row in slot.workers if row.release != group.current]
-            expect(not behind, f"{slot.name}: {behind} are not of release {group.current}")
-        most = 1 + group.settings.keep_releases + bool(group.heir)
+            expect(not behind or bool(group.release.lost), f"{slot.name}: {behind} are not of release {group.current}")
+        used = {row.release for slot in group.slots.values() for row in slot.workers} - {group.current}
+        most = 1 + group.settings.keep_releases + bool(group.heir) + len(used)
         expect(len(group.releases) <= most, f"{group.name} keeps {sorted(group.releases)}, at most {most}")
         loaded = [number for name, number in self.world.machine.zygotes if name == group.name]
         expect(set(loaded) <= set(group.releases), f"{group.name} keeps zygotes of {loaded}")

@@ -64,6 +64,9 @@ class Succession:
         """Write it down, if the disk takes it."""
         self._soon = False
         world = self.world
+        if world.now < world.paused:
+            self.changed()
+            return
         if world.now < self.forgets and self.save is not None:
             return
         cluster, machine = world.cluster, world.machine
@@ -105,6 +108,10 @@ class Succession:
         """After the first turn: exits and hellos in any order; then who has said nothing is buried."""
         world, machine = self.world, self.world.machine
         remembered = [machine.processes[number] for number in world.cluster.places]
+        for _, _, worker in world.cluster.workers():
+            process = machine.processes[worker.id]
+            if process.told and not worker.pid:
+                world.post(events.Spawned(worker.id, process.pid, 1))
         for process in remembered:
             self._recognize(process)
         for reaped in machine.keeper.announced(world.random):

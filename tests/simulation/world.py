@@ -52,10 +52,12 @@ class MasterDied(Exception):
 
 
 class World:
-    """One story: `play` troubles the cluster for a while, lets it come to rest, and stops it."""
+    """One story: `play` troubles the cluster for so many seconds, lets it come to rest, and stops it."""
 
-    def __init__(self, seed: int, *, without: Collection[str] = (), trace: bool = False) -> None:
-        self.seed, self.trace = seed, trace
+    def __init__(
+        self, seed: int, *, without: Collection[str] = (), troubled: float = TROUBLED, trace: bool = False
+    ) -> None:
+        self.seed, self.troubled, self.trace = seed, troubled, trace
         self.random = Random(seed)
         self.now = 10_000.0
         self.faults = {name: fault for name, fault in FAULTS.items() if name not in without}
@@ -111,7 +113,7 @@ class World:
             self._turn()
             self._keep_on(self.faults, self.random.choice(TROUBLES))
             self._keep_on(self.orders, self.random.choice(ASKED))
-            self.run(TROUBLED)
+            self.run(self.troubled)
             self.calm = True
             self._calm_down()
             self.run(CALM)

@@ -26,7 +26,7 @@ from .schedule import Choice, actions
 KEY = "the key that the hosts of a soak have in common"
 PATHS = ("/", "/", "/", "/slow?seconds=0.2", "/stream")
 PLAIN = ("/", "/", "/?seconds=0.1")
-DRAINED = 60.0
+DRAINED, GONE = 60.0, 10.0
 LAST_EVENTS = 60
 
 
@@ -142,7 +142,11 @@ class Soak:
     def _stopped(self, host):
         result = host.bkd("stop", limit=DRAINED, codes=(0, 3))
         host.process.wait(DRAINED)
-        until(host.is_gone, 10.0)
+        deadline = time.monotonic() + GONE
+        while left := host.leftovers():
+            if time.monotonic() > deadline:
+                raise Violation(f"{host.name}: the cluster was stopped, and this is left: {left}")
+            time.sleep(0.1)
         self.say(f"{host.name}: stopped with {result.returncode}; nothing is left")
 
     # -- when it fails
@@ -155,6 +159,7 @@ class Soak:
             for words in (["status"], ["events", "--since", "90s"], *self._whys(error, host)):
                 self._tell(host, words)
             self.say(f"--- {host.name}: bkd start has printed\n{host.said()}")
+            host.keep()
         self.say(f"again with: make soak MINUTES={self.given.minutes:g} SEED={self.given.seed}; files: {self.folder}")
 
     def _whys(self, error, host):

@@ -248,10 +248,16 @@ class Host:
             found.append(note)
         return found
 
-    def is_gone(self):
-        """Whether nothing is left but files."""
-        sockets = [path for path in self.run_dir.rglob("*") if path.is_socket()]
-        return not self.processes() and not sockets and all(map(is_free, self.ports.values()))
+    def leftovers(self):
+        """What is there that should not be, now that the cluster has ended: processes, sockets, listeners."""
+        sockets = [str(path) for path in self.run_dir.rglob("*") if path.is_socket()]
+        taken = [f"port {port}" for port in self.ports.values() if not is_free(port)]
+        return [*map(str, self.processes().items()), *sockets, *taken]
+
+    def keep(self):
+        """Save the run directory from the end of its disk."""
+        if self.mounted:
+            shutil.copytree(self.run_dir, self.folder / "run.kept", ignore=irregular)
 
     def close(self):
         """End whatever still runs."""
@@ -266,6 +272,12 @@ class Host:
             process.communicate(timeout=15.0)
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.run_dir)], check=False, timeout=20)
+
+
+def irregular(folder, names):
+    """Those of the names that are neither files nor folders."""
+    paths = [Path(folder, name) for name in names]
+    return {path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())}
 
 
 def stands_still(pid):

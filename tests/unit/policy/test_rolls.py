@@ -4,6 +4,7 @@ import pytest
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Loader, Phase, Stage
+from bkd.supervisor.config.schema import PingSection
 from bkd.supervisor.facts import RollAborted, RollDone, RolledBack, RollMoved, RollStarted
 
 from .drive import Drive, command, kinds, python, rolling, settled, spawned, web
@@ -415,3 +416,15 @@ def test_nobody_is_blamed_for_an_import_that_the_master_slept_through():
     assert not drive.told(RollAborted)
     drive.later(30)
     assert drive.told(RollAborted)
+
+
+def test_a_canary_that_makes_no_progress_is_not_waited_for_where_nothing_kills_it():
+    drive = Drive(web(count=2, start_timeout=20.0), ping=PingSection(10.0, 0.0)).up()
+    drive.asks()
+    drive.loads(2)
+    canary = next(worker for slot in drive.slots() for worker in slot.staying if worker.release == 2)
+    drive.happen(events.BecameReady(canary.id))
+    drive.later(20.0)
+    assert drive.stage() == Stage.CANARY
+    drive.later(10.0)
+    assert drive.told(RollAborted)[0].reason == f"{canary.slot} was ready and has made no progress since"
