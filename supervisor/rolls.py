@@ -138,7 +138,7 @@ def _canary(group: Group, roll: Roll, watch: Watch) -> Iterator[actions.Action]:
 
 
 def _stalled(group: Group, roll: Roll, slots: list[Slot], watch: Watch) -> Iterator[actions.Action]:
-    """A worker may be ready and never prove itself: where `ping.kill` does not end it, the roll must not wait for it."""
+    """A worker may be ready and never prove itself; where `ping.kill` does not end it, the roll does not wait."""
     limit = probation(group) + group.settings.start_timeout
     for slot in slots:
         for worker in slot.staying:

@@ -14,7 +14,7 @@ from bkd.supervisor.rows import find
 from .promise import Broken, Record, expect
 from .rolling import RollChecks
 from .surviving import SurvivalChecks
-from .trial import on_trial
+from .trial import eligible, on_trial
 from .wearing import WearChecks
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ class Checks:
             return needed and closing is None and loader in (Loader.LOADING, Loader.READY)
         if isinstance(action, actions.Condemn):
             return not self.world.machine.processes[action.worker].tripped
+        if isinstance(action, actions.AbortRoll):
+            group = self.world.cluster.groups[action.group]
+            return group.roll is not None and not group.roll.fault and bool(eligible(group))
         return isinstance(action, actions.GiveUp | actions.Warn)
 
     def _there(self, action: Any) -> None:

@@ -9,7 +9,7 @@ from bkd.supervisor.death import CHARGED
 from bkd.supervisor.rows import find
 
 from .promise import Record, expect
-from .trial import RollKey, eligible, key, on_trial
+from .trial import RollKey, eligible, key, on_trial, stalls
 
 if TYPE_CHECKING:
     from .world import World
@@ -184,18 +184,10 @@ class RollChecks:
     def _finished(self, slot: Slot, roll: Roll) -> bool:
         return slot.done and slot.done_by == roll.new
 
-    def _stalls(self, group: Group, row: Worker, roll: Roll) -> bool:
-        """Ready for so long, and its loop has not turned to the end of its probation."""
-        ours = row.release == roll.new and row.phase == Phase.READY and row.watched
-        limit = group.settings.min_ready + group.settings.start_timeout
-        return (
-            ours and self.world.now >= row.ready_at + limit and row.progress < row.ready_at + group.settings.min_ready
-        )
-
     def _abort(self, action: actions.AbortRoll) -> None:
         group, roll = self._roll(action)
         lost = key(group.name, roll) in self.doomed
-        stalled = any(self._stalls(group, row, roll) for slot in eligible(group) for row in slot.staying)
+        stalled = any(stalls(group, row, self.world.now) for slot in eligible(group) for row in slot.staying)
         expect(lost or stalled or not eligible(group), f"{action}: nothing speaks against it ({roll.fault})")
 
     def _finish(self, action: actions.FinishRoll) -> None:

@@ -1,6 +1,6 @@
 """What the checks ask about a roll: who is on trial, which roll it is, which slots it moves."""
 
-from bkd.supervisor.cluster import Group, Roll, Slot, Stage
+from bkd.supervisor.cluster import Group, Phase, Roll, Slot, Stage, Worker
 
 RollKey = tuple[str, int, float]
 
@@ -19,3 +19,11 @@ def key(group: str, roll: Roll) -> RollKey:
 def eligible(group: Group) -> list[Slot]:
     """The slots that are moved."""
     return [slot for slot in group.slots.values() if not (slot.held or slot.retired)]
+
+
+def stalls(group: Group, row: Worker, now: float) -> bool:
+    """Whether a worker of the roll is ready for so long, and its loop has not turned to the end of its probation."""
+    settings, roll = group.settings, group.roll
+    ours = roll is not None and row.release == roll.new and row.phase == Phase.READY and row.watched
+    late = now >= row.ready_at + settings.min_ready + settings.start_timeout
+    return ours and late and row.progress < row.ready_at + settings.min_ready
