@@ -218,7 +218,7 @@ def without_loader(group: Group, release: int, why: str, trace: str = "") -> Gro
 def is_edited(group: Group, release: Release, prints: str) -> bool:
     """Whether a loader that has come up again has imported other files than the release was made of. What has not
     served yet is made of what is there."""
-    served = release.number <= group.current
+    served = release.number <= max(group.current, group.roll.old if group.roll is not None else 0)
     return served and bool(release.prints and prints) and prints != release.prints
 
 

@@ -143,7 +143,8 @@ def _stalled(group: Group, roll: Roll, slots: list[Slot], watch: Watch) -> Itera
     for slot in slots:
         for worker in slot.staying:
             ready = worker.release == roll.new and worker.phase == Phase.READY
-            if ready and watch.due(worker.ready_at + limit) and not has_proven(group, worker, watch):
+            since = max(worker.ready_at, roll.stage_at)
+            if ready and watch.due(since + limit) and not has_proven(group, worker, watch):
                 yield actions.AbortRoll(group.name, f"{slot.name} was ready and has made no progress since")
                 return
 

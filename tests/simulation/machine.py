@@ -140,6 +140,8 @@ class Machine(Nursery):
         process.connected, process.heard = True, self.clock.now
         if process.hung is None:
             process.recovered = self.clock.now
+        elif process.mute:
+            process.hung = min(process.hung, self.clock.adopted)
         if process.ready:
             self.clock.post(events.BecameReady(process.worker, process.speaks))
         if process.asked:

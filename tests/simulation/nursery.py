@@ -16,8 +16,8 @@ FORK = 0.01
 
 
 class Clock(Protocol):
-    """What the machine needs of the world around it; `calm`: nothing new goes wrong; `life`: which master it is, in
-    whose `absence` nobody hears anything."""
+    """What the machine needs of the world around it; `calm`: nothing new goes wrong; `life`: which master it is, since
+    `adopted`; while it is `absent` nobody hears anything."""
 
     now: float
     random: Random
@@ -25,6 +25,7 @@ class Clock(Protocol):
     calm: bool
     life: int
     absent: bool
+    adopted: float
 
     def post(self, event: events.Event, zygote: Zygote | None = None) -> None:
         """Tell the master, unless it comes from a zygote that is dropped by then."""

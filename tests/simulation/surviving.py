@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from bkd.supervisor import events
-from bkd.supervisor.cluster import Cluster, Group, Phase, Roll, Slot
+from bkd.supervisor.cluster import Cluster, Group, Phase, Roll, Slot, Step
 from bkd.supervisor.fact import Fact
 from bkd.supervisor.facts import WorkerExited
 from bkd.supervisor.rows import find
@@ -90,6 +90,8 @@ class SurvivalChecks:
         expect(before.places == after.places, "workers are forgotten at an adoption")
         expect(before.closing == after.closing, "the stop is another at an adoption")
         expect(after.judged_from == self.world.now, "the time without a master counts")
+        killed = [row.id for _, _, row in after.workers() if row.ending is not None and row.ending.step == Step.KILLED]
+        expect(not killed, f"{killed} were being killed by a master that died over it, and are not killed again")
         for name, group in before.groups.items():
             expect(_promised(group) == _promised(after.groups[name]), f"{name} is another group at an adoption")
 
