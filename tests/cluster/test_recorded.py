@@ -46,9 +46,9 @@ main()
 
 START = f"""
 import sys
-from bkd.supervisor import keeper, launch
+from bkd.supervisor import keeperupgrade, launch
 
-keeper.MASTER = {MASTER!r}.format(path=sys.argv[1])
+keeperupgrade.MASTER = {MASTER!r}.format(path=sys.argv[1])
 sys.exit(launch.start_from_file(dict(config=sys.argv[-1])))
 """
 

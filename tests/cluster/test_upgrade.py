@@ -105,7 +105,15 @@ def masters(cluster):
     """Pids of the keeper's children that are masters, or about to be."""
     keeper = cluster.process.pid
     children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    return [int(pid) for pid in children if b"master" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children if "master" in title(pid)]
+
+
+def title(pid):
+    """What `ps` shows, "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def test_one_that_cannot_be_imported(cluster, version):

@@ -360,6 +360,12 @@ def test_rows_of_the_inventory_under_other_names(fleet, bus):
 # -- much of it
 
 
+def malformed_since(fleet, name, began):
+    """When this host told of messages that it could not read."""
+    refusals = fleet.journal(name, "bus-refused")
+    return [event["mono"] for event in refusals if event["mono"] > began and event["reason"] == "malformed"]
+
+
 def test_a_flood_keeps_nobody_from_work(fleet, bus):
     masters = {name: cluster.status()["master_pid"] for name, cluster in fleet.hosts.items()}
     began = time.monotonic()
@@ -382,10 +388,7 @@ def test_a_flood_keeps_nobody_from_work(fleet, bus):
     grown = {name: resident(pid) - rss[name] for name, pid in masters.items()}
     assert max(grown.values()) < RSS_BOUND, grown
     for name in NAMES:
-        told = [
-            e["mono"] for e in fleet.journal(name, "bus-refused") if e["mono"] > began and e["reason"] == "malformed"
-        ]
-        assert told
+        told = until(lambda name=name: malformed_since(fleet, name, began))
         assert all(later - sooner > 0.95 for sooner, later in pairwise(told))
     bus.xtrim("shop:commands", 0)
     assert fleet.hosts["h1"].status()["bus"]["connected"]

@@ -118,6 +118,8 @@ class Machine(Nursery):
 
     def arrived(self, process: Process) -> None:
         """The master learns its pid, and of its end if it has ended already."""
+        if not process.known:  # it was given up while it was being born: it will say hello all the same
+            self.later(FORK, lambda: self.meet(process))
         if process.told or not process.known:
             return
         process.told = process.connected = True
