@@ -13,6 +13,7 @@ from loguru import logger
 from .. import __version__
 
 PACKAGE = Path(__file__).parents[1]
+LONGEST = 200
 _LEFT_OUT = shutil.ignore_patterns("__pycache__")
 
 
@@ -37,9 +38,12 @@ class Keepsake:
                     shutil.rmtree(other)
             self._copy, self.fault = copy, ""
         except (OSError, shutil.Error) as error:
+            shutil.rmtree(_draft(copy), ignore_errors=True)  # it would only keep the disk full
             if not self.fault:
-                logger.warning("{}: no copy of bkd: {}; an installation in place cannot be taken back", copy, error)
-            self.fault = str(error)
+                logger.warning(
+                    "{}: no copy of bkd: {}; an installation in place cannot be taken back", copy, str(error)[:LONGEST]
+                )
+            self.fault = str(error)[:LONGEST]
 
     def way_back(self) -> str:
         """The PYTHONPATH of what runs, should its own files be others by now; "" when they are the same, or when there
@@ -50,7 +54,7 @@ class Keepsake:
         return str(self._copy)
 
     def _make(self, copy: Path) -> None:
-        draft = copy.with_name(f"{copy.name}.new")
+        draft = _draft(copy)
         if draft.exists():
             shutil.rmtree(draft)
         shutil.copytree(self.package, draft / self.package.name, ignore=_LEFT_OUT)
@@ -59,6 +63,10 @@ class Keepsake:
             for file in files:
                 os.chmod(os.path.join(folder, file), 0o644)
         draft.rename(copy)
+
+
+def _draft(copy: Path) -> Path:
+    return copy.with_name(f"{copy.name}.new")
 
 
 def fingerprint(package: Path) -> str:

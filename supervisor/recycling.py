@@ -21,7 +21,7 @@ from .watch import Watch
 SPREAD = 0.1
 ROOM = 1.2
 FRESH = 30.0
-MEASURED = 5.0  # seconds after which a worker has measured its memory a second time, and said so
+MEASURED = 6.0  # seconds after which a worker has measured its memory a second time, and said so
 UNITS = (1 << 30, 1 << 20, 1 << 10)
 
 

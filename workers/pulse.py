@@ -39,7 +39,7 @@ RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
 FASTEST, SLOWEST = 0.05, 60.0
 RAREST, SPARING = 10.0, 1000
-AGAIN = 2.0
+AGAIN = 3.0  # longer than a heartbeat: what is measured first is told
 _log = logging.getLogger("bkd")
 
 
@@ -257,6 +257,7 @@ class Pulse:
         if self._ready and joined and not self._told_ready.is_set():
             link.send(message.Ready())
             self._told_ready.set()
+            self._footprint.measure(monotonic())
             self._footprint.measure(monotonic())
         if self._terminated and not self._told_terminated.is_set():
             link.send(message.Terminated())

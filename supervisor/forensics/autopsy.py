@@ -259,17 +259,22 @@ class Autopsy:
             await asyncio.to_thread(work)
         if self.casebook.lost > lost:
             logger.error("{} reports of ends could not be written and are lost: see the disk", self.casebook.lost)
-        if self.casebook.fault and self.casebook.unwritten and not self._retries:
+        if self.casebook.unwritten and not self._retries:
             self._retries = True
             self._tasks.run(self._retry())
 
     async def _retry(self) -> None:
         """Until the disk takes what it did not; `why` knows it meanwhile."""
-        logger.error("reports of ends cannot be written, they are kept in memory: {}", self.casebook.fault)
-        while self.casebook.unwritten:
-            await asyncio.sleep(AGAIN)
-            await asyncio.to_thread(self.casebook.retry)
-        self._retries = False
+        told = ""
+        try:
+            while self.casebook.unwritten:
+                await asyncio.sleep(AGAIN)
+                if self.casebook.unwritten and self.casebook.fault != told:
+                    told = self.casebook.fault
+                    logger.error("reports of ends cannot be written, they are kept in memory: {}", told)
+                await asyncio.to_thread(self.casebook.retry)
+        finally:
+            self._retries = False
 
 
 def with_everything(

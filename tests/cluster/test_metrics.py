@@ -154,10 +154,12 @@ def test_a_kill_from_outside_is_counted(cluster, place):
 
 
 def test_the_command_line_prints_the_same(cluster, place):
-    printed = cluster.bkd("status", "--openmetrics")
+    def printed():
+        answer = cluster.bkd("status", "--openmetrics")
+        assert answer.returncode == 0, answer.stderr
+        return values(answer.stdout)
 
-    assert printed.returncode == 0, printed.stderr
-    assert values(printed.stdout).keys() == read(place).keys()
+    until(lambda: printed().keys() == read(place).keys())  # at first some worker has not yet sent a heartbeat
     refused = cluster.bkd("status", "--json", "--openmetrics")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--openmetrics" in refused.stderr
