@@ -110,7 +110,7 @@ class Autopsy:
 
     async def _keep(self, report: Report, evidence: Evidence, process: Process | LoaderProcess) -> None:
         """Tell it in time; lines of source and of the log, which lie on a disk, come when they come."""
-        reading = self.files.begin(lambda: with_files(evidence, process))
+        reading = self.files.begin(lambda: with_files(evidence, process), evidence)
         if reading is not None:
             await asyncio.wait([reading], timeout=DISK)
         known = reading.result() if reading is not None and reading.done() else evidence

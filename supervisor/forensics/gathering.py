@@ -11,7 +11,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from ...ipc.message import Dump, Dumped
-from ...ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_THREADS, Stacks, ThreadStack, bounded
+from ...ipc.stacks import DUMP_SIGNAL, Stacks, ThreadStack, bounded
 from .. import procfs
 from ..lastwords import last_lines
 from ..registry import LoaderProcess, Process
@@ -24,6 +24,7 @@ from .vitals import Vitals
 
 ASKING, LIMIT = 0.1, 0.4
 LOOK = 0.01
+USUAL = 64 << 10
 MOST_LOOKED_AT = 16 << 10  # characters: a hundred frames, the longest stack that faulthandler writes
 DEAF = {
     "T": "it is stopped, so it cannot tell anything: SIGCONT lets it go on",
@@ -113,7 +114,7 @@ class Gathering:
         if not process.dumps.is_theirs() or not procfs.catches(process.pid, DUMP_SIGNAL):
             return ("", None), NO_HANDLER
         text = await self._written(process, process.dumps, deadline)
-        threads = await asyncio.get_running_loop().run_in_executor(self._eyes, faultdump.parse, text)
+        threads = await self._parsed(text)
         answer = future.result() if future.done() else None
         if threads:
             silence = "" if not asks else LATE if answer is not None else IN_C
@@ -121,6 +122,12 @@ class Gathering:
         if answer is not None:
             return ("worker", answer), LATE
         return ("", None), SILENT.format(limit=f"{1000 * LIMIT:.0f} ms")
+
+    async def _parsed(self, text: str) -> list[ThreadStack]:
+        """What is usual at once, since looks at many others may wait for the thread; more of it there."""
+        if len(text) <= USUAL:
+            return faultdump.parse(text)
+        return await asyncio.get_running_loop().run_in_executor(self._eyes, faultdump.parse, text)
 
     async def _written(self, process: Process | LoaderProcess, file: DumpFile, deadline: float) -> str:
         """What faulthandler writes at the signal."""
@@ -153,8 +160,8 @@ def with_files(evidence: Evidence, process: Process | LoaderProcess) -> Evidence
 
 def _bounded(threads: list[ThreadStack], answer: Stacks | None) -> Stacks:
     """faulthandler writes up to 100 threads of 100 frames; of tasks and requests the worker itself may tell after."""
-    kept = [replace(thread, frames=thread.frames[:MOST_FRAMES]) for thread in threads[:MOST_THREADS]]
-    return replace(answer or Stacks(), threads=kept, threads_left_out=len(threads) - len(kept))
+    kept = bounded(Stacks(threads=threads))
+    return replace(answer or Stacks(), threads=kept.threads, threads_left_out=kept.threads_left_out)
 
 
 def lines_of(process: Process | LoaderProcess) -> list[str]:

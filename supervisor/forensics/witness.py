@@ -47,20 +47,23 @@ class Witness:
     async def dump(self, request: Request) -> Finished:
         """What live processes are doing. One that does not answer is sent a signal."""
         name = request.name()
-        processes = self._processes(name)
+        found = self._processes(name)
+        processes = found[:MOST_DUMPS]
+        more = f"bkd: {len(found) - MOST_DUMPS} more of {name} were not looked at; name a slot\n"
+        more = more if len(found) > MOST_DUMPS else ""
         homes = [self._home(process) for process in processes]
         taken = await asyncio.gather(*(self._look(one, home) for one, home in zip(processes, homes, strict=True)))
         rows = list(zip(processes, homes, taken, strict=True))
         if request.command.render == "json":
             documents = [_document(process, evidence) for process, _home, evidence in rows]
             whole = {"name": name, "workers": documents} if name in self.master.turns.cluster.groups else documents[0]
-            return Finished(out=json.dumps(whole) + "\n")
+            return Finished(out=json.dumps(whole) + "\n", err=more)
         width, colours = _width(request.arguments), bool(request.arguments.get("colours"))
         texts = [
             why.dump_text(evidence, _name(process), process.pid, home, width=width, colours=colours)
             for process, home, evidence in rows
         ]
-        return Finished(out="\n".join(texts))
+        return Finished(out="\n".join(texts), err=more)
 
     async def _look(self, process: Process | LoaderProcess, home: Home) -> Evidence:
         if isinstance(process, Process):
@@ -99,7 +102,7 @@ class Witness:
         found = [process for slot in slots for process in self._process(slot)]
         if not found:
             raise BkdError(f"{name} has no process now; see `bkd status`, and `bkd why {name}`")
-        return [*found[:MOST_DUMPS]]
+        return [*found]
 
     def _process(self, slot: Slot) -> list[Process]:
         worker = shown(slot)
