@@ -48,7 +48,7 @@ run: $(VENV)/.installed
 	@cd examples && PATH="$(BIN):$$PATH" PORT="$(PORT)" exec $(BIN)/bkd start -c bkd.toml
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(TESTS)
 
 slow: $(VENV)/.developing
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(TESTS)

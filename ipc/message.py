@@ -11,6 +11,11 @@ import msgspec
 from .errors import FrameError
 from .message_names import COMMAND, FINISHED, HELLO, PROGRESS, REFUSED, VERSION
 from .stacks import Frame, Stacks
+from .work import DispatcherWork as DispatcherWork
+from .work import FunctionWork as FunctionWork
+from .work import MessagesWork as MessagesWork
+from .work import WebWork as WebWork
+from .work import Work as Work
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding of foreign bytes raises
 NO_BKD, OTHER_VERSION = 96, 97  # exit codes of a blank process: bkd cannot be imported there; it is another bkd
@@ -71,25 +76,6 @@ class Refused(Message, frozen=True):
 
     op = REFUSED
     reason: str = ""
-
-
-class WebWork(Message, frozen=True, tag="web"):
-    """What a web worker needs to know. `listeners` are names in the order of the descriptors that come along."""
-
-    app: str = ""
-    listeners: list[str] = []
-    lame_duck: float = 2.0
-    slots: str = ""
-
-
-class FunctionWork(Message, frozen=True, tag="python"):
-    """What a worker of kind `python` runs; `notify`: it is ready when it says so itself."""
-
-    target: str = ""
-    notify: bool = False
-
-
-Work = WebWork | FunctionWork
 
 
 class Load(Message, frozen=True):

@@ -57,11 +57,13 @@ class Warn(Action, frozen=True):
 
 
 class Condemn(Action, frozen=True):
-    """Give a hung worker up: gather evidence, replace it at once, then end it."""
+    """Give a hung worker up: gather evidence, replace it at once, then end it. `why`: what is the matter, where that is
+    not its slot's fault."""
 
     worker: int
     verdict: Verdict
     age: float
+    why: str = ""
 
 
 class Retire(Action, frozen=True):

@@ -30,9 +30,13 @@ class Adoption:
         self.workers = [process for process in registry.workers.values() if not process.over]
         self.loaders = list(registry.loaders.values())
 
+    def begin(self, alone_since: float) -> None:
+        """Before the first turn: limits do not run out in the time since then (monotonic), when nobody could act."""
+        self.turns.post(events.Adopted(time.monotonic() - alone_since))
+
     async def run(self) -> None:
         """Wait for the hellos; what has neither said one nor is alive then has ended without a witness."""
-        self._recognize()
+        self._recognize(self.children)
         self._tell_births()
         self._ask_again()
         self._adopt_programs()
@@ -40,17 +44,23 @@ class Adoption:
         self._bury_workers()
         self._bury_loaders(born=True)
         await asyncio.sleep(HELLO_LIMIT)
+        self._recognize(self._children_now())
         self._bury_unborn()
         self._bury_loaders(born=False)
         await self._end_strays()
 
-    def _recognize(self) -> None:
+    def _recognize(self, children: list[tuple[int, int]]) -> None:
         """Processes whose order is in the state and whose birth is not, by the mark in their environment."""
         unborn = {process.tree: process for process in self._processes() if not process.pid}
-        for pid, start in self.children:
+        for pid, start in children if unborn else ():
             process = unborn.get(_mark(pid))
             if process is not None:
                 self.effects.loaders.spawned(process.worker, pid, start)
+
+    def _children_now(self) -> list[tuple[int, int]]:
+        """A zygote may have carried its order out after the keeper had counted."""
+        found = [(pid, procfs.read(pid)) for pid in procfs.children(self.context.keeper_pid)]
+        return [(pid, facts.start) for pid, facts in found if facts is not None]
 
     def _tell_births(self) -> None:
         """Of those that the last master knew of, but had not yet applied."""

@@ -20,7 +20,6 @@ from .cluster import (
     Verdict,
     Worker,
 )
-from .endings import DEAF
 from .facts import (
     BreakerClosed,
     BreakerOpened,
@@ -114,16 +113,20 @@ def _condemn(cluster: Cluster, action: actions.Condemn, now: float) -> Cluster:
         return cluster
     worker = place.worker
     cause = Cause.BOOT if action.verdict == Verdict.SLOW_BOOT else Cause.HUNG
-    ending = Ending(cause, str(action.verdict), now, step_at=now, gathered=False, verdict=action.verdict)
+    why = action.why or str(action.verdict)
+    ending = Ending(cause, why, now, step_at=now, gathered=False, verdict=action.verdict)
     if cause == Cause.BOOT and not worker.boot_error:
         limit = place.group.settings.start_timeout
         worker = replace(worker, boot_error=f"it was not ready within start_timeout ({limit:g} s)")
-    cluster = exits.charged(cluster, place, cause, now)
+    if action.why:
+        worker = replace(worker, boot_error=action.why)
+    else:
+        cluster = exits.charged(cluster, place, cause, now)
     again = find(cluster, action.worker)
     assert again is not None
     cluster = with_worker(cluster, again, replace(worker, ending=ending))
-    age = round(action.age, 3)
-    return told(cluster, WorkerHung(slot=worker.slot, pid=worker.pid, verdict=str(action.verdict), age=age))
+    hung = WorkerHung(worker.slot, worker.pid, str(action.verdict), round(action.age, 3), action.why)
+    return told(cluster, hung)
 
 
 def _retire(cluster: Cluster, action: actions.Retire, now: float) -> Cluster:
@@ -159,7 +162,7 @@ def _stepped(step: Step) -> Callable[[Cluster, Any, float], Cluster]:
 def _killed(cluster: Cluster, place: Place) -> Cluster:
     worker = place.worker
     end = worker.ending
-    why, at_once = (end.why, end.hasty or end.verdict in DEAF) if end else ("", False)
+    why, at_once = (end.why, end.hasty or end.step == Step.WANTED) if end else ("", False)
     return told(cluster, WorkerKilled(slot=worker.slot, pid=worker.pid, why=why, at_once=at_once))
 
 

@@ -42,6 +42,7 @@ from .resizing import left, resized
 from .rows import find, forgiven, told, with_group, with_release, with_slot, with_worker
 
 HEARING = 1.0
+GREETING = 2.5
 LOADER_CALM = 60.0
 
 
@@ -320,7 +321,7 @@ def _worker_later(worker: Worker, later: Callable[[float], float]) -> Worker:
 def _adopted(cluster: Cluster, event: events.Adopted, now: float) -> Cluster:
     """Searches and kills that were under way died with the old master. Nobody is blamed for its absence."""
     sweeps = tuple(replace(sweep, taken=False) for sweep in cluster.sweeps)
-    cluster = replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)
+    cluster = replace(_postponed(cluster, event.seconds, now), sweeps=sweeps, greeted=now + GREETING)
     for _, _, worker in list(cluster.workers()):
         place = find(cluster, worker.id)
         if place is None:

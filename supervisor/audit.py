@@ -1,4 +1,4 @@
-"""How a command is written into the journal: what was asked for, without the data of events. Pure."""
+"""How a command is written into the journal: what was asked for, without the data of events and messages. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 LONGEST = 200
 MOST = 20
 _FLEET = ("fleet", "fleet-look")
+_SECRET = ("data", "items", "payload")
 
 
 def audited(verb: str, given: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
@@ -18,7 +19,7 @@ def audited(verb: str, given: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def _text(name: str, value: Any) -> str:
-    if name == "data":
+    if name in _SECRET:
         return "…"
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))

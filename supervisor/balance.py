@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from loguru import logger
+
 FEWEST = 64
 NOT_SERVING = 255
 
@@ -32,21 +34,28 @@ class Balance:
 
     def page(self, group: str, count: int, *, fresh: bool, uid: int = -1) -> str:
         """Path of the group's file, with room for twice `count`; `fresh`: no worker of the group has it mapped; `uid`:
-        whose it is, -1: bkd's own.
+        whose it is, -1: bkd's own. "" where the disk takes none: then connections are not evened out.
 
         Workers look at all of it for every new connection, so it is not made larger than that.
         """
         path = self._folder / (group if uid < 0 else f"{group}@{uid}")
         if path not in self._pages:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            if fresh or not path.exists():
-                path.touch(mode=0o600)
-                path.write_bytes(bytes([NOT_SERVING]) * max(FEWEST, 2 * count))
-            if uid >= 0:
-                self._folder.chmod(0o711)
-                os.chown(path, uid, -1)
-            self._open(path)
+            try:
+                self._make(path, max(FEWEST, 2 * count), fresh=fresh, uid=uid)
+            except OSError as error:
+                logger.warning("{} serves without balance between its workers: {}", group, error)
+                return ""
         return str(path)
+
+    def _make(self, path: Path, seats: int, *, fresh: bool, uid: int) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if fresh or not path.exists():
+            path.touch(mode=0o600)
+            path.write_bytes(bytes([NOT_SERVING]) * seats)
+        if uid >= 0:
+            self._folder.chmod(0o711)
+            os.chown(path, uid, -1)
+        self._open(path)
 
     def take(self, group: str) -> int:
         """The lowest seat that nobody has. Beyond the page's end there are seats as well, without balance."""
@@ -56,11 +65,15 @@ class Balance:
         return seat
 
     def hold(self, group: str, seat: int) -> None:
-        """A worker that an earlier master started has this seat."""
+        """A worker that an earlier master started has this seat. Without its page, it cannot be marked when it dies."""
+        known = group in self._taken
         self._taken.setdefault(group, set()).add(seat)
-        for path in [self._folder / group, *self._folder.glob(f"{group}@*")]:
-            if path not in self._pages and path.exists():
-                self._open(path)
+        for path in [] if known else [self._folder / group, *self._folder.glob(f"{group}@*")]:
+            try:
+                if path.exists():
+                    self._open(path)
+            except OSError as error:
+                logger.warning("the balance of {} is not kept: {}", group, error)
 
     def gone(self, group: str, seat: int) -> None:
         """The worker there takes nothing any more, but may still live."""

@@ -1,6 +1,7 @@
 """What the foreground of `bkd start` begins with: what runs where, and what to do next."""
 
 from .. import __version__
+from . import dispatcher
 from .config.address import Inet, parse_address
 from .config.schema import Config, GroupSection
 from .terminal import Terminal
@@ -13,7 +14,7 @@ def show(config: Config, run_dir: str, keeper_pid: int, files: bool) -> None:
 
 def text(config: Config, run_dir: str, keeper_pid: int, files: bool) -> str:
     """The banner."""
-    groups = list(config.workers.values())
+    groups = [group for group in config.workers.values() if group.kind != dispatcher.KIND]
     rows = [(group.name, group.kind, f"{group.count} x {what(group)}", where(group)) for group in groups]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = [f"bkd {__version__}  {config.app.name}  pid {keeper_pid}"]
@@ -33,7 +34,7 @@ def socket_option(config: Config, run_dir: str) -> str:
 
 def what(group: GroupSection) -> str:
     """What the group's workers run."""
-    return group.app or group.target or " ".join(group.command)
+    return group.app or group.target or " ".join(group.command or group.handlers)
 
 
 def where(group: GroupSection) -> str:

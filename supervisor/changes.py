@@ -7,9 +7,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from ..ipc.units import format_duration, format_size
+from . import dispatcher
 from .config.faults import LONGEST_SHOWN, dotted
 from .config.schema import AppSection, Config, GroupSection, Section
-from .config.units import format_duration, format_size
 
 Takes = Literal["live", "roll", "restart"]
 
@@ -99,6 +100,8 @@ def changes(old: Config, new: Config, counts: dict[str, int]) -> list[Change]:
     """
     found = [change for name in TAKES if name != "workers" for change in _section(name, old, new)]
     for name in old.workers | new.workers:
+        if name == dispatcher.NAME:
+            continue
         was, now = old.workers.get(name), new.workers.get(name)
         if was is not None:
             was = replace(was, count=counts.get(name, was.count))
@@ -116,6 +119,11 @@ def in_force(config: Config, made_of: dict[str, GroupSection]) -> Config:
         for name, group in config.workers.items()
     }
     return replace(config, workers=workers)
+
+
+def imports(group: GroupSection) -> bool:
+    """Whether its workers import the application."""
+    return group.kind not in ("command", dispatcher.KIND)
 
 
 def other_interpreter(name: str, was: str, now: str) -> Change:
@@ -153,7 +161,7 @@ def _section(name: str, old: Config, new: Config) -> Iterator[Change]:
     was, now = getattr(old, name), getattr(new, name)
     for field in _differing(was, now, TAKES[name]):
         texts = _texts(type(was), field, getattr(was, field), getattr(now, field))
-        takes = TAKES[name][field]
+        takes = _takes(name, field, old)
         groups = _forking(old, new) if takes == "roll" else [""]
         if groups:
             yield from (Change(f"{name}.{field}", *texts, takes, group) for group in groups)
@@ -161,9 +169,14 @@ def _section(name: str, old: Config, new: Config) -> Iterator[Change]:
             yield Change(f"{name}.{field}", *texts, "live", "")
 
 
+def _takes(section: str, field: str, old: Config) -> Takes:
+    """What a change of this value takes; a store that nobody has used yet can be another one."""
+    return "live" if section == "store" and not dispatcher.has_messages(old) else TAKES[section][field]
+
+
 def _forking(old: Config, new: Config) -> list[str]:
     """The groups there before and after that run the application's interpreter."""
-    return [name for name, group in old.workers.items() if name in new.workers and group.kind != "command"]
+    return [name for name, group in old.workers.items() if name in new.workers and imports(group)]
 
 
 def _differences(was: GroupSection, now: GroupSection) -> Iterator[Change]:
@@ -200,7 +213,7 @@ def _differing(was: Section, now: Section, fields: Iterable[str]) -> list[str]:
 
 def _applicable_section(name: str, old: Config, new: Config) -> Section:
     was, now = getattr(old, name), getattr(new, name)
-    kept = {field: getattr(was, field) for field, takes in TAKES[name].items() if takes == "restart"}
+    kept = {field: getattr(was, field) for field in TAKES[name] if _takes(name, field, old) == "restart"}
     section: Section = replace(now, **kept)
     return section
 

@@ -13,8 +13,8 @@ from typing import IO, Any, NamedTuple
 import click
 import msgspec
 
-from ..ipc.message import FunctionWork, Load, Loaded, LoadFailed, WebWork
-from . import readiness
+from ..ipc.message import Load, Loaded, LoadFailed
+from . import duties, readiness
 from .config.faults import ConfigError
 from .config.schema import Config, GroupSection
 from .privileges import Credentials, resolve
@@ -69,8 +69,7 @@ def _program(group: GroupSection) -> Finding:
 
 
 def _imported(config: Config, group: GroupSection) -> Finding:
-    work = FunctionWork(group.target) if group.kind == "python" else WebWork(group.app)
-    order = Load(config.app.name, group.name, 1, work, group.cwd, group.env)
+    order = Load(config.app.name, group.name, 1, duties.trial(group), group.cwd, group.env)
     python = config.app.python or sys.executable
     with tempfile.TemporaryFile() as said:
         try:

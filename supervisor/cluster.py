@@ -118,7 +118,8 @@ class Worker(msgspec.Struct, frozen=True):
     """One process in a slot. `progress`: when its main loop is last known to have turned; `looked_at`: when /proc was
     last asked about it; `signalled`: the last signal an operator sent it; `termed`: it says that it was sent SIGTERM;
     `stale`: why a fresh one is to replace it; `quiet`: it takes no work yet; `until`: its start is not overdue before
-    this moment, as the program asked for; `tripped`: by its own watchdog it is stuck, silent for so many seconds."""
+    this moment, as the program asked for; `tripped`: by its own watchdog it is stuck, silent for so many seconds;
+    `overdue`: of somebody else's, for this reason."""
 
     id: int
     slot: str
@@ -142,6 +143,7 @@ class Worker(msgspec.Struct, frozen=True):
     trend: Trend | None = None
     until: float = 0.0
     tripped: float | None = None
+    overdue: str = ""
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -312,7 +314,8 @@ class Sweeping(msgspec.Struct, frozen=True):
 
 class Cluster(msgspec.Struct, frozen=True):
     """Everything the policy knows. `places`: the slot of each worker by its number; `news`: facts not yet written to
-    the journal; `judged_from`: nobody is blamed for silence before this moment."""
+    the journal; `judged_from`: nobody is blamed for silence before this moment; `greeted`: from this moment on all who
+    live have said hello to this master, and it knows who is ready."""
 
     groups: dict[str, Group]
     ping: PingSection
@@ -320,6 +323,7 @@ class Cluster(msgspec.Struct, frozen=True):
     next_worker: int = 1
     places: dict[int, str] = {}
     judged_from: float = 0.0
+    greeted: float = 0.0
     sweeps: tuple[Sweeping, ...] = ()
     closing: Closing | None = None
     news: tuple[Fact, ...] = ()

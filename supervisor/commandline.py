@@ -15,7 +15,7 @@ import click
 
 from .. import __version__
 from ..ipc.errors import BkdError
-from . import places, stopping
+from . import messaging, places, stopping
 from .asking import ask, say, tolerate
 from .client import ANSWER_LIMIT, find_socket, run_dir
 from .fleet.options import FleetOptions, fleetwide
@@ -301,7 +301,7 @@ def _age(text: str) -> float:
 
 
 def _duration(option: str, text: str) -> float:
-    from .config.units import parse_duration
+    from ..ipc.units import parse_duration
 
     try:
         return parse_duration(text)
@@ -370,3 +370,4 @@ def init(folder: str, config: str | None, systemd: bool, socket_unit: bool, user
 
 
 register(cli, _located)
+messaging.register(cli, _located)

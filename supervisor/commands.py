@@ -13,7 +13,7 @@ from loguru import logger
 
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import Finished
-from . import destination, events, healthy, limits, ops, port, status
+from . import destination, dispatcher, events, healthy, limits, ops, port, postmaster, status
 from .audit import audited
 from .cluster import Cluster, Worker
 from .deploys import Deploys
@@ -21,6 +21,7 @@ from .desk import USAGE, Desk, Request, UsageError
 from .fact import Fact
 from .facts import CommandGiven
 from .forensics.witness import Witness
+from .postmaster import Postmaster
 from .reconcile import exit_code
 from .reloads import Reloads
 from .roles import Role
@@ -56,6 +57,7 @@ class Commands:
         self.shells = Shells(master, self._slots, self._audit)
         self.witness = Witness(master)
         self.upgrades = Upgrades(master, deploys, self._audit)
+        self.postmaster = Postmaster(master)
         self._tasks = Tasks()
         self.bus: Callable[[], dict[str, Any]] = dict
         self.metrics: Callable[[], Awaitable[str]]
@@ -78,7 +80,14 @@ class Commands:
             "why": Entry(Role.OPERATOR, self.witness.why, audits=True),
             "dump": Entry(Role.OPERATOR, self.witness.dump),
             "upgrade": Entry(Role.OWNER, self.upgrades.upgrade),
+            **{verb: Entry(Role.VIEWER, self.postmaster.relay) for verb in postmaster.LOOKS},
+            **{verb: Entry(Role.OPERATOR, self.postmaster.relay) for verb in postmaster.DEEDS},
         }
+
+    def begin(self) -> None:
+        """The cluster is there."""
+        self.upgrades.begin()
+        self.postmaster.begin()
 
     def give(self, request: Request, who: Role) -> None:
         """Begin a command; the answer goes to its audience, the audit into the journal."""
@@ -172,6 +181,7 @@ class Commands:
     def told(self, fact: Fact) -> None:
         """Something happened: whoever waits for the stop sees it."""
         self.deploys.told(fact)
+        self.postmaster.told(fact)
         if isinstance(fact, CommandGiven):
             return
         for request in self._stopping:
@@ -207,6 +217,8 @@ class Commands:
         group = self._cluster.groups.get(name)
         if group is None:
             raise UsageError(f"no group {name}; there are {', '.join(self._cluster.groups)}")
+        if name == dispatcher.NAME:
+            raise UsageError("there is one dispatcher for all messages; scale the groups that run them")
         number = str(text)
         if not re.fullmatch(r"[+-]?[0-9]{1,6}", number):
             raise UsageError(f"{name}={number}: expected a number such as 4, +2 or -1")

@@ -18,8 +18,8 @@ class Context:
     """One per master. `release`: a release by its group and number; `listeners`: the descriptors of bound listeners by
     name; `files`: workers log into files; `adopting`: this master took a living cluster over; `watch`: what is imported
     is to be told; `repaced`: heartbeats come at another pace than some zygotes know; `last_trace`: the newest traceback
-    of an import that failed; `accounts`: as whom groups run; `door`: the socket for such
-    processes, set before the first one is started."""
+    of an import that failed; `accounts`: as whom groups run; `door`: the socket for such processes, set before the
+    first one is started; `letterbox`: has the socket of the dispatcher bound."""
 
     config: Config
     run_dir: str
@@ -30,6 +30,7 @@ class Context:
     release: Callable[[str, int], Release]
     paced: Callable[[str, float], float]
     is_last: Callable[[int], bool]
+    letterbox: Callable[[], Awaitable[None]]
     listeners: dict[str, int] = field(default_factory=dict)
     blank: int = 0
     adopting: bool = False

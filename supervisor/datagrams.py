@@ -1,9 +1,37 @@
-"""Datagram sockets in the file system, where the kernel tells who has sent. Standard library only."""
+"""Datagram sockets in the file system, where the kernel tells who has sent. Standard library only.
+
+The keeper holds those of programs, each by a name. A socket whose file was removed is not found any more, but whoever
+has connected to it goes on with it: then there are two.
+"""
 
 import errno
 import os
 import socket
 import stat
+from typing import Any
+
+SUCCESSOR = ":again"
+
+
+def held(sockets: dict[str, socket.socket], order: dict[str, Any]) -> list[int]:
+    """The descriptors of what the order calls `name`: at first of one socket, bound at `address` with `mode` for user
+    `uid`. If its file has been removed, another one is bound there beside it, in place of an earlier such successor.
+
+    Runs in the keeper. Raises OSError.
+    """
+    first, successor = names(order["name"])
+    missing = first if first not in sockets else successor
+    if missing == first or not os.path.lexists(order["address"]):
+        made = bound(order["address"], int(order["mode"]), int(order.get("uid", -1)))
+        if missing in sockets:
+            sockets[missing].close()
+        sockets[missing] = made
+    return [sockets[name].fileno() for name in (first, successor) if name in sockets]
+
+
+def names(name: str) -> tuple[str, str]:
+    """Under which a socket and its successor are held."""
+    return name, f"{name}{SUCCESSOR}"
 
 
 def bound(path: str, mode: int, uid: int = -1) -> socket.socket:

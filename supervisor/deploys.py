@@ -7,10 +7,10 @@ from typing import Any
 
 from ..ipc.errors import BkdError
 from ..ipc.message import Finished
-from . import events, reports, rolls
+from ..ipc.units import format_duration
+from . import dispatcher, events, reports, rolls
 from .cluster import Group, Origin, Outcome, Stage
 from .config.schema import GroupSection
-from .config.units import format_duration
 from .desk import Desk, Request, UsageError
 from .fact import Fact
 from .facts import ReleaseFailed, ReleaseLoaded, ReleaseLoading, RollAborted, RollDone, RollMoved, WorkerReady
@@ -178,8 +178,10 @@ class Deploys:
             open_there = sum(worker.pulse.in_flight for worker in ending if worker.pulse is not None)
             if ending:
                 limit = format_duration(group.settings.drain)
-                answering = f"{open_there} requests still to be answered"
-                waiting.progress(f"{name}: ending: {len(ending)} old, {answering} (drain = {limit})")
+                still = (
+                    "messages still running" if group.settings.kind == "messages" else "requests still to be answered"
+                )
+                waiting.progress(f"{name}: ending: {len(ending)} old, {open_there} {still} (drain = {limit})")
 
     # -- names
 
@@ -194,7 +196,7 @@ class Deploys:
     def _meant(self, names: list[Any]) -> tuple[list[str], list[str]]:
         cluster = self.master.turns.cluster
         present = self._present(cluster.groups)
-        groups = [name for name in present if not names or name in names]
+        groups = [name for name in present if name in names or (not names and name != dispatcher.NAME)]
         slots = {slot.name: group.name for group, slot in cluster.slots() if not slot.retired}
         for name in names:
             if name not in present and name not in slots:

@@ -79,6 +79,10 @@ class Request:
         """The same for standard output."""
         self.audience.send(Progress(out=f"{text}\n"), re=self.number)
 
+    def relay(self, out: str, err: str) -> None:
+        """Output of somebody else, as it is."""
+        self.audience.send(Progress(out=out, err=err), re=self.number)
+
     def sign_of_life(self) -> None:
         """Nothing to say, but the master is there."""
         self.audience.send(Progress(), re=self.number)

@@ -41,7 +41,7 @@ class Doors:
         if credentials.uid < 0:
             return f"{self.run_dir}/control.sock"
         async with self._turn:
-            path = f"{self.run_dir}/worker.{credentials.uid}.sock"
+            path = self._path(credentials.uid)
             if credentials.uid not in self._open:
                 self._check(credentials)
                 await self.listeners.door(credentials.uid, path)
@@ -49,6 +49,22 @@ class Doors:
                 self._check_reach(credentials, path)
                 await self._serve(credentials.uid)
             return path
+
+    def missing(self) -> bool:
+        """Whether one of them cannot be found any more."""
+        return any(not os.path.lexists(self._path(uid)) for uid in self._open)
+
+    async def restore(self) -> None:
+        """Those that cannot be found any more, at their places again. Raises KeeperError, OSError."""
+        async with self._turn:
+            for uid in [uid for uid in self._open if not os.path.lexists(self._path(uid))]:
+                with self.listeners.renewing(f"{DOOR}{uid}"):
+                    await self.listeners.door(uid, self._path(uid))
+                self._let_pass()
+                await self._serve(uid)
+
+    def _path(self, uid: int) -> str:
+        return f"{self.run_dir}/worker.{uid}.sock"
 
     async def _serve(self, uid: int) -> None:
         listener = socket.socket(fileno=os.dup(self.listeners.found[f"{DOOR}{uid}"]))

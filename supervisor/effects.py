@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from loguru import logger
@@ -43,19 +44,22 @@ class Effects:
         self.programs = Programs(context, registry, self._run)
         self.programs.gone = lambda pid: self.ended(pid, None)
         self.leaving: Callable[[int], None] = lambda code: None
+        self._orders: list[Callable[[], None]] = []
         self._do: dict[type[actions.Action], Callable[[Any], None]] = {
             actions.LoadRelease: self.loaders.load,
             actions.DropLoader: self.loaders.drop,
             actions.Spawn: self._spawn,
-            actions.Admit: self._admit,
             actions.Observe: self._observe,
             actions.Condemn: self._condemn,
-            actions.Ask: self._ask,
-            actions.Terminate: self._terminate,
-            actions.Kill: self._kill,
             actions.GiveUp: self._give_up,
             actions.Sweep: self._sweep,
             actions.Leave: lambda action: self.leaving(action.code),
+        }
+        self._order: dict[type[actions.Action], Callable[[Any], None]] = {
+            actions.Admit: self._admit,
+            actions.Ask: self._ask,
+            actions.Terminate: self._terminate,
+            actions.Kill: self._kill,
         }
 
     def seat(self) -> None:
@@ -65,23 +69,34 @@ class Effects:
                 self.balance.hold(process.group, process.seat)
 
     def perform(self, action: actions.Action) -> None:
-        """Carry one action out; those that only change the state need nothing."""
-        do = self._do.get(type(action))
+        """Carry one action out, or as far as `give_orders` goes on; those that only change the state need nothing."""
+        do, order = self._do.get(type(action)), self._order.get(type(action))
         if do is not None:
             do(action)
+        elif order is not None:
+            self._orders.append(partial(order, action))
 
-    def ended(self, pid: int, status: int | None) -> None:
-        """The keeper reaped this pid; strangers are none of our business."""
+    def give_orders(self) -> None:
+        """Called after each turn. What a worker is told has to be known to the next master, should this one die of the
+        very next thing: one that serves and that nobody remembers would be killed over its requests."""
+        orders, self._orders = self._orders, []
+        if orders:
+            self.context.remember()
+        for order in orders:
+            order()
+
+    def ended(self, pid: int, status: int | None, at: float | None = None) -> None:
+        """The keeper reaped this pid, at a moment that it knows; strangers are none of our business."""
         self.programs.hear(pid)
         process = self.registry.ended(pid, status or 0)
         if isinstance(process, LoaderProcess):
             self.loaders.ended(process, status)
         elif process is not None:
-            self._worker_ended(process, status)
+            self._worker_ended(process, status, at)
 
     # -- workers
 
-    def _worker_ended(self, process: Process, status: int | None) -> None:
+    def _worker_ended(self, process: Process, status: int | None, at: float | None) -> None:
         if process.over:  # told again by the keeper, or seen a second time
             return
         process.over = True
@@ -90,7 +105,7 @@ class Effects:
         code = None if status is None else os.waitstatus_to_exitcode(status)
         self.autopsy.ended(process)
         oom = code == -signal.SIGKILL and self.autopsy.was_killed_for_memory(process)
-        self.context.post(events.Exited(process.worker, code, oom, random.random()))
+        self.context.post(events.Exited(process.worker, code, oom, random.random(), at))
 
     def _spawn(self, action: actions.Spawn) -> None:
         settings = self.context.release(action.group, action.release).settings
@@ -102,6 +117,7 @@ class Effects:
         self.registry.add(process)
         if action.fork:
             self.loaders.fork(process)
+            self._orders.append(partial(self.loaders.order, process))
         elif settings.kind == "command":
             self.programs.start(process)
         else:

@@ -25,7 +25,7 @@ def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iter
     elif end.cause in (Cause.HUNG, Cause.BOOT):
         yield from _condemned(group, worker, end, watch)
     else:
-        yield from _planned(group, worker, end, watch)
+        yield from _planned(cluster, group, worker, end, watch)
 
 
 def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
@@ -37,16 +37,21 @@ def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
 def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
     if end.step == Step.WANTED:
         if end.gathered or watch.due(end.since + GATHERING):
-            yield actions.Kill(worker.id) if end.verdict in DEAF else actions.Terminate(worker.id)
+            alone = end.verdict == Verdict.OVERDUE and group.settings.mode == "exclusive"
+            yield actions.Kill(worker.id) if alone or end.verdict in DEAF else actions.Terminate(worker.id)
     elif watch.due(end.step_at + group.settings.term):
         yield actions.Kill(worker.id)
 
 
-def _planned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
-    """A worker that is still starting has nothing to finish, but a foreign program knows only its stop signal."""
+def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
+    """A worker that is still starting has nothing to finish, but a foreign program knows only its stop signal. One that
+    a new master has not heard of yet may be at work by now."""
     if end.step == Step.WANTED:
         booting = worker.phase == Phase.STARTING and group.settings.kind != "command"
-        yield actions.Terminate(worker.id) if booting else actions.Ask(worker.id)
+        if not booting:
+            yield actions.Ask(worker.id)
+        elif watch.due(cluster.greeted):
+            yield actions.Terminate(worker.id)
     elif end.step == Step.ASKED:
         if watch.due(max(end.step_at + group.settings.drain, end.until)):
             yield actions.Terminate(worker.id)

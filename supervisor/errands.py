@@ -7,7 +7,7 @@ import msgspec
 
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import UNREADABLE, Command, Envelope, Finished
-from . import ops, reports
+from . import dispatcher, ops, reports
 from .commands import Commands
 from .desk import USAGE, Desk, Issuer, Request, UsageError
 from .destination import Destination, Reach
@@ -121,7 +121,8 @@ class Errands:
         if not port.who.worker:
             return
         group = self.master.config.workers.get(port.who.group)
-        groups = [row.name for row in self.master.turns.cluster.groups.values() if not row.leaving]
+        rows = self.master.turns.cluster.groups.values()
+        groups = [row.name for row in rows if not row.leaving and row.name != dispatcher.NAME]
         lacks = ops.missing(group.may if group else (), verb, ops.concerned(verb, arguments, groups))
         if lacks:
             wanted = ", ".join(f'"{name}"' for name in lacks)

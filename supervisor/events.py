@@ -77,10 +77,12 @@ class Extended(Event, frozen=True):
 
 
 class Tripped(Event, frozen=True):
-    """A program is stuck: it says so itself, or was silent for longer than its own watchdog allows."""
+    """A program is stuck: it says so itself, or was silent for longer than its own watchdog allows. `why`: what
+    somebody else has against the worker, which is not its slot's fault."""
 
     worker: int
     silent: float = 0.0
+    why: str = ""
 
 
 class Observed(Event, frozen=True):
@@ -105,12 +107,13 @@ class Signalled(Event, frozen=True):
 
 class Exited(Event, frozen=True):
     """The worker's process is gone. `code` is negative for a signal, None when unknown; `oom`: the kernel counted an
-    out-of-memory kill; `chance` in [0, 1) decides the jitter."""
+    out-of-memory kill; `chance` in [0, 1) decides the jitter; `at`: when that was, if not just now."""
 
     worker: int
     code: int | None
     oom: bool = False
     chance: float = 0.5
+    at: float | None = None
 
 
 class Swept(Event, frozen=True):
@@ -231,8 +234,8 @@ class Overslept(Event, frozen=True):
 
 
 class Adopted(Event, frozen=True):
-    """A new master takes over, so many seconds after the last one wrote its state down: what that had begun and
-    cannot finish is begun again, and nobody is blamed for the time."""
+    """A new master takes over, so many seconds after the last one ended: what that had begun and cannot finish is begun
+    again, and nobody is blamed for the time."""
 
     seconds: float = 0.0
 

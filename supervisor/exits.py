@@ -13,16 +13,19 @@ CHARGED_WINDOW = 600.0
 UNPROVEN_BOOTS = 3
 LOOP_DEATHS = 5
 LOOP_CALM = 150.0
+LATE = 0.5
 
 
 def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
-    """The worker's process is gone: free its place, charge the slot, look for leftovers."""
+    """The worker's process is gone: free its place, charge the slot, look for leftovers. What is told late happened
+    when it did: delays count from there."""
     place = find(cluster, event.worker)
     if place is None:
         return cluster
     worker = place.worker
     cause = _final_cause(place, event)
-    end = _exit(worker, cause, event.code, now)
+    at = now if event.at is None else min(event.at, now)
+    end = _exit(worker, cause, event.code, at)
     slot = replace(place.slot, last_exit=end, restarts=place.slot.restarts + _is_restart(place, cause))
     place = Place(rollouts.with_death(place.group, worker, end), place.slot, worker)
     slot = _judged(place.group, slot, worker, end, event.chance)
@@ -36,12 +39,13 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         uptime=round(end.uptime, 3),
         delay=_wait(place, slot, now),
         reason=end.reason,
+        ago=round(now - at, 3) if now - at > LATE else 0.0,
     )
     if end.killed and cluster.closing is not None:
         killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid})")
         cluster = replace(cluster, closing=replace(cluster.closing, killed=killed))
     cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
-    return _settled(cluster, place, slot, cause, now)
+    return _settled(cluster, place, slot, cause, at)
 
 
 def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Cluster:
@@ -117,12 +121,13 @@ def _final_cause(place: Place, event: events.Exited) -> Cause:
 
 
 def _exit(worker: Worker, cause: Cause, code: int | None, now: float) -> Exit:
+    """What was ordered before a master died counts from the next one's coming: it may have ended before that."""
     end = worker.ending
     killed = end is not None and (end.step == Step.KILLED or end.killed) and code in (None, -9)
     since = worker.ready_at or worker.ordered
     outside = worker.termed and cause == Cause.OUTSIDE
     reason = ", ".join(filter(None, ["somebody sent it SIGTERM" if outside else "", worker.boot_error]))
-    return Exit(now, cause, code, worker.pid, worker.release, now - since, killed, reason)
+    return Exit(now, cause, code, worker.pid, worker.release, max(0.0, now - since), killed, reason)
 
 
 def _judged(group: Group, slot: Slot, worker: Worker, end: Exit, chance: float) -> Slot:

@@ -10,13 +10,17 @@ from typing import Any
 
 import msgspec
 
+from . import leftoverfacts as _of_leftovers  # noqa: F401 - their facts are among the kinds below
+from . import messagefacts as _of_messages  # noqa: F401 - and so are those
 from .fact import Fact, Group, Intrusion, Level, Process, Release, Slot, signal_name, span
-from .fleet import facts as _of_the_fleet  # noqa: F401 - its facts are among the kinds below
+from .fleet import facts as _of_the_fleet  # noqa: F401 - and so are those
 from .rollfacts import RollAborted as RollAborted
 from .rollfacts import RollDone as RollDone
 from .rollfacts import RolledBack as RolledBack
 from .rollfacts import RollMoved as RollMoved
 from .rollfacts import RollStarted as RollStarted
+from .rundirfacts import RunDirRestored as RunDirRestored
+from .rundirfacts import RunDirUnfit as RunDirUnfit
 from .upgradefacts import KeeperKept as KeeperKept
 from .upgradefacts import KeeperReplaced as KeeperReplaced
 from .upgradefacts import MasterUpgraded as MasterUpgraded
@@ -144,6 +148,12 @@ class WorkerHung(Process, frozen=True):
     severity = "error"
     verdict: str
     age: float
+    why: str = ""
+
+    def _text(self) -> str:
+        if self.why:
+            return f"{self.slot} is {self.verdict}: {self.why} (pid {self.pid}); it is replaced"
+        return super()._text()
 
 
 class EvidenceTaken(Process, frozen=True):
@@ -187,7 +197,8 @@ class WorkerKilled(Process, frozen=True):
 
 class WorkerExited(Process, frozen=True):
     """The worker's process is gone. `cause`: planned, finished, boot failure, crash, hung, out of memory, killed from
-    outside; `delay`: seconds until the slot's next try, None if there is none."""
+    outside; `delay`: seconds until the slot's next try, None if there is none; `ago`: how many seconds before this was
+    told it happened, when no master was there."""
 
     release: int
     cause: str
@@ -196,6 +207,7 @@ class WorkerExited(Process, frozen=True):
     uptime: float
     delay: float | None = None
     reason: str = ""
+    ago: float = 0.0
 
     def level(self) -> Level:
         if self.cause == "planned" and self.reason:
@@ -206,7 +218,8 @@ class WorkerExited(Process, frozen=True):
         how = signal_name(self.signal) if self.signal else f"exit code {self.code}" if self.code is not None else ""
         reason = f": {self.reason}" if self.reason else ""
         end = _ENDINGS.get(self.cause, self.cause)
-        return f"{self.slot} {end}{how and f' ({how})'} after {span(self.uptime)}{reason}{self._next()}"
+        ago = f", {span(self.ago)} ago" if self.ago else ""
+        return f"{self.slot} {end}{how and f' ({how})'} after {span(self.uptime)}{ago}{reason}{self._next()}"
 
     def _next(self) -> str:
         if self.delay is None or self.cause in ("planned", "finished", "hung"):
@@ -357,12 +370,6 @@ class DiskTrouble(Fact, frozen=True):
 
 class DiskWell(Fact, frozen=True):
     line = "{path} is written again"
-    path: str
-
-
-class RunDirRestored(Fact, frozen=True):
-    line = "{path} had been removed and is there again; commands find the master again"
-    severity = "warning"
     path: str
 
 

@@ -27,6 +27,7 @@ from .exchange import Exchange
 from .fact import clean_lines
 from .forensics.autopsy import Autopsy
 from .forensics.dumpfile import DumpFile
+from .forgotten import Forgotten
 from .loaders import Loaders
 from .registry import LoaderProcess, Process, Registry
 from .roles import Role
@@ -34,7 +35,10 @@ from .tree import Handle
 
 
 class Hall:
-    """Turns what processes say into events; commands of clients go to the table."""
+    """Turns what processes say into events; commands of clients go to the table. `forgotten`: workers that are no
+    process of this master's and may stay for a while."""
+
+    forgotten: Forgotten | None = None
 
     def __init__(
         self,
@@ -56,6 +60,8 @@ class Hall:
         """A worker or zygote says hello with the token of its spawn."""
         process = self.registry.by_token(hello.token)
         if process is None:
+            if self.forgotten is not None and self.forgotten.keep(connection, hello):
+                return ""
             self._end_leftover(hello)
             return "nobody ordered this process"
         if connection.peer.uid != (process.uid if process.uid >= 0 else self.own):

@@ -2,12 +2,13 @@
 
 from msgspec.structs import replace
 
-from . import events, recycling
+from . import dispatcher, events, recycling
 from .cluster import Cluster, Pulse
 from .facts import WorkerWorn
 from .rows import find, told, with_worker
 
 SLEEPY = 0.05
+BLOCKING = ("messages", dispatcher.KIND)  # what they do may take long, and has limits of its own
 
 
 def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
@@ -19,7 +20,8 @@ def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
     load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
     used = event.rss, event.cpu, round(load, 3), event.served, event.pss, event.late
     pulse = Pulse(now, event.lag, event.in_flight, event.oldest, *used)
-    behind = event.behind if event.behind > SLEEPY else 0.0
+    judged = place.group.settings.kind not in BLOCKING
+    behind = event.behind if judged and event.behind > SLEEPY else 0.0
     progress = max(worker.progress, now - behind)
     trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
     trend = recycling.measured(worker, pulse)

@@ -19,6 +19,7 @@ ROTATION_LOOK = 2.0
 ROTATION_ALL = 8
 ROTATION_PAUSE = 0.05
 ORPHAN_PERIOD = 0.1
+TIDY_PERIOD = 10.0
 VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -32,6 +33,7 @@ class Housekeeping:
 
     def begin(self) -> None:
         """Start what the configuration asks for; the output is shown once, by the first master."""
+        self._run(self._tidy_for_ever())
         if self.context.files:
             self._run(self._rotate_for_ever())
             if self.shows:
@@ -49,6 +51,14 @@ class Housekeeping:
             await self.context.keeper.order("spawn", argv=argv, birth="")
         except KeeperError as error:
             logger.warning("the workers' output cannot be shown here: {}; see {}", error, folder)
+
+    async def _tidy_for_ever(self) -> None:
+        while True:
+            try:
+                self.effects.programs.tidy()
+            except OSError as error:
+                logger.warning("sockets of programs that have ended are left in {}: {}", self.context.run_dir, error)
+            await asyncio.sleep(TIDY_PERIOD)
 
     async def _rotate_for_ever(self) -> None:
         looks = 0

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..ipc.processes import redirect, start_time
-from . import activation, spawning
+from . import activation, datagrams, spawning
 from .births import Births
 from .herald import Herald
 from .keeperupgrade import KeeperUpgrade
@@ -73,6 +73,7 @@ class Keeper:
         self.up = False
         self.starts = 0
         self.born_at = 0.0
+        self.alone_since: float | None = None
         self.restart_at: float | None = None
         self.code: int | None = None
         self.asked = 0
@@ -169,6 +170,7 @@ class Keeper:
             "listeners": names,
             "kept": list(self.kept),
             "above": self.herald.told(),
+            "alone": self.alone_since,
         }
         waiting = any(event["event"] == "signal" and event["number"] in ENDING for event in self.untold)
         if self.asked and not waiting:  # its predecessor may have died before it heard of it
@@ -183,6 +185,8 @@ class Keeper:
             self.link.close()
             self.link = None
         self.master = 0
+        if self.alone_since is None:
+            self.alone_since = time.monotonic()
         if self.code is not None:
             return
         if not self.up:
@@ -304,7 +308,7 @@ class Keeper:
             else:
                 self.births.forget(pid)
                 self.blank = 0 if pid == self.blank else self.blank
-                self.untold.append({"event": "exit", "pid": pid, "status": status})
+                self.untold.append({"event": "exit", "pid": pid, "status": status, "at": time.monotonic()})
 
     # -- orders
 
@@ -320,15 +324,16 @@ class Keeper:
 
     def _bind(self, order: dict[str, Any]) -> dict[str, Any]:
         """What masters have to ask for is given to the next one as it is."""
-        listener = self.listeners.get(order["name"]) if activation.is_asked_for(order["name"]) else None
-        if listener is None:
-            listener = self.listeners[order["name"]] = spawning.listen(order)
-        return {"name": order["name"], "descriptors": [listener.fileno()]}
+        name = order["name"]
+        if activation.is_asked_for(name):
+            return {"name": name, "descriptors": datagrams.held(self.listeners, order)}
+        listener = self.listeners[name] = spawning.listen(order)
+        return {"name": name, "descriptors": [listener.fileno()]}
 
     def _close(self, order: dict[str, Any]) -> dict[str, Any]:
-        listener = self.listeners.pop(order["name"], None)
-        if listener is not None:
-            spawning.close_listener(listener)
+        for name in datagrams.names(order["name"]):
+            if name in self.listeners:
+                spawning.close_listener(self.listeners.pop(name))
         return {}
 
     def _lock(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -366,7 +371,7 @@ class Keeper:
         return {}
 
     def _mark_up(self, order: dict[str, Any]) -> dict[str, Any]:
-        self.up = True
+        self.up, self.alone_since = True, None
         self.upgrade.passed()
         return {}
 

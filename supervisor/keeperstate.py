@@ -25,6 +25,7 @@ PLAIN = (
     "up",
     "starts",
     "born_at",
+    "alone_since",
     "restart_at",
     "asked",
     "kept",
@@ -102,7 +103,7 @@ def restore(keeper: "Keeper", fd: int) -> None:
     for descriptor in keeper.kept.values():
         os.close(descriptor)
     for name in PLAIN:
-        setattr(keeper, name, row[name])
+        setattr(keeper, name, row.get(name, getattr(keeper, name)))
     for name in QUEUES:
         setattr(keeper, name, deque(row[name], maxlen=getattr(keeper, name).maxlen))
     upgrade = keeper.upgrade

@@ -37,7 +37,7 @@ class KeeperWatch:
         for fd in descriptors:
             os.close(fd)
         if event["event"] == "exit":
-            self.master.effects.ended(event["pid"], event["status"])
+            self.master.effects.ended(event["pid"], event["status"], event.get("at"))
             self.master.exchange.ended(event["pid"])
         elif event["event"] == "signal":
             self._signalled(event["number"])

@@ -12,6 +12,7 @@ from typing import Any
 from ..ipc.errors import BkdError
 from .activation import is_inherited, label, meant
 from .config.address import Address, Inet, Inherited, Unix, absolute_address, parse_address
+from .dispatcher import LISTENER as MESSAGES
 from .keeperlink import KeeperError, KeeperLink
 
 BACKLOG = 2048
@@ -25,7 +26,7 @@ class ListenError(BkdError):
 
 
 class Listeners:
-    """Descriptors by name: the text of the bind, `control`, or `worker:UID`.
+    """Descriptors by name: the text of the bind, `control`, `messages`, or `worker:UID`.
 
     `inherited` are the sockets that the keeper was started with, as `activation` calls them. They are never
     closed: what one configuration does not use the next one may.
@@ -50,6 +51,27 @@ class Listeners:
         if name not in self.found:
             await self._order(name, "unix", path, CONTROL_BACKLOG, 0o600)
             os.chown(path, uid, -1, follow_symlinks=False)
+
+    async def messages(self, path: str) -> None:
+        """The dispatcher's socket, for the owner only, bound anew when somebody has removed its file. Raises
+        KeeperError."""
+        if MESSAGES in self.found and not os.path.lexists(path):
+            self.close({MESSAGES})
+        if MESSAGES not in self.found:
+            await self._order(MESSAGES, "unix", path, BACKLOG, 0o600)
+
+    @contextlib.contextmanager
+    def renewing(self, name: str) -> Iterator[None]:
+        """What is bound meanwhile takes the place of the socket of this name, whose file was removed. If nothing is,
+        that one stays."""
+        old = self.found.pop(name)
+        try:
+            yield
+        finally:
+            if name in self.found:
+                os.close(old)
+            else:
+                self.found[name] = old
 
     async def web(self, text: str, base: str) -> None:
         """One `bind` of a group, relative to `base`. Raises ListenError."""

@@ -29,7 +29,7 @@ from ..ipc.message import (
     body,
 )
 from ..ipc.processes import start_time
-from . import actions, events, procfs
+from . import actions, dispatcher, duties, events, procfs
 from .balance import Balance
 from .config.schema import GroupSection
 from .connection import Connection
@@ -84,7 +84,7 @@ class Loaders:
                 self._end(loader)
 
     def fork(self, process: Process) -> None:
-        """Order a fork; `Spawned` or `SpawnFailed` will follow."""
+        """Prepare a fork, which `order` orders; `Spawned` or `SpawnFailed` will follow."""
         loader = self.registry.loaders.get((process.group, process.release))
         if loader is None:
             self._spawn_failed(process, "the zygote is gone", blameless=True)
@@ -92,7 +92,11 @@ class Loaders:
         process.uid = loader.uid
         provide(process.log, process.uid, self.context.config.log.keep)
         loader.forks.add(process.worker)
-        if loader.connection is not None:
+
+    def order(self, process: Process) -> None:
+        """Order the fork, now or as soon as the zygote has found this master."""
+        loader = self.registry.loaders.get((process.group, process.release))
+        if loader is not None and loader.connection is not None and process.worker in loader.forks:
             loader.connection.send(_order(process))
 
     def execute(self, process: Process) -> None:
@@ -244,6 +248,7 @@ class Loaders:
         birth = _birth(await self.context.door(credentials), process.token)
         provide(log, process.uid, self.context.config.log.keep)
         argv, env = [self._python(key), "-P", "-c", BLANK], {**env, **credentials.environment()}
+        self.context.remember()  # should the master die in this moment, the next one knows whose token that is
         answer, _ = await self.context.keeper.order(
             "spawn", argv=argv, birth=birth, out=log or None, env=env, **credentials.order()
         )
@@ -251,6 +256,8 @@ class Loaders:
 
     async def _execute(self, process: Process) -> None:
         try:
+            if process.settings.kind == dispatcher.KIND:
+                await self.context.letterbox()
             pid, start = await self._spawn(process, process.log, {**BLANK_ENV, "BKD_TREE": process.tree})
         except BkdError as error:
             self._spawn_failed(process, str(error))
@@ -297,6 +304,11 @@ class Loaders:
     def _work(self, settings: GroupSection, uid: int) -> tuple[Work, list[int]]:
         if settings.kind == "python":
             return FunctionWork(settings.target, settings.ready == "notify"), []
+        if settings.kind == "messages":
+            return duties.executing(settings, dispatcher.path(self.context.run_dir)), []
+        if settings.kind == dispatcher.KIND:
+            work = duties.dispatching(self.context.config, self.context.run_dir, dispatcher.LISTENER)
+            return work, [self.context.listeners[dispatcher.LISTENER]]
         names = list(settings.bind)
         slots = self.balance.page(settings.name, settings.count, fresh=not self.context.adopting, uid=uid)
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]

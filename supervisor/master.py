@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
 from ..ipc.processes import start_time
-from . import banner, events, limits, ownlog
+from . import banner, dispatcher, limits, ownlog
 from .adoption import Adoption
 from .announcement import Announcement
 from .bus.fitness import keyring_of
@@ -44,6 +45,7 @@ from .forensics.autopsy import Autopsy
 from .forensics.casebook import Casebook
 from .forensics.gathering import Gathering
 from .forensics.vitals import Vitals
+from .forgotten import Forgotten
 from .founding import founded
 from .hall import Hall
 from .housekeeping import Housekeeping
@@ -51,6 +53,7 @@ from .journal import Journal
 from .keeperlink import KeeperError, KeeperLink
 from .keeperwatch import KeeperWatch
 from .lastwords import trace, with_last_words
+from .leftoverfacts import WorkersForgotten
 from .listeners import Listeners
 from .memory import Memory, State, records, restore, slate_of, stamp
 from .metrics.metrics import Metrics
@@ -63,9 +66,9 @@ from .reloads import Reloads
 from .roles import admit_groups
 from .rolls import pace
 from .rows import addresses, find, has_siblings
-from .rundir import RunDir, provide
+from .rundir import RunDir, admit, claim
 from .server import Server
-from .setup import Options, exit_when_failed, read_config, run_dir_of
+from .setup import Options, configuration, exit_when_failed, run_dir_of
 from .tasks import Tasks
 from .timers import Timers
 from .turns import Turns
@@ -113,17 +116,19 @@ class Master:
 
     config: Config
     run_dir: str
+    housekeeping: Housekeeping
 
     def __init__(self, options: Options, probation: Probation) -> None:
         self.options, self.probation = options, probation
         self.registry = Registry()
         self.keeper = KeeperLink(options.fd)
-        self.began = self._saved = time.monotonic()
+        self.began = time.monotonic()
         self.keeper_pid = 0
         self.epoch = 1
         self.over: asyncio.Future[int]
         self.announcement = Announcement(self.keeper, wanted=options.daemon)
         self.adopting = self._closing_kept = False
+        self.forgotten: Forgotten | None = None
         self.tasks = Tasks()
         self._saving: asyncio.TimerHandle | None = None
 
@@ -142,7 +147,7 @@ class Master:
 
     def _found(self, born: dict[str, Any], descriptors: list[int]) -> None:
         """Make the parts, new or as the last master left them; nothing is started yet."""
-        self.keeper_pid = born["keeper"]
+        self.keeper_pid, self.alone_since = born["keeper"], born.get("alone") or 0.0
         self.children = [(pid, start) for pid, start in born["children"]]
         self.keeper_start = start_time(self.keeper_pid)
         cluster = self._configured(born["locks"], slate_of(born, descriptors))
@@ -163,9 +168,10 @@ class Master:
             is_last=self._is_last,
             listeners=self.listeners.found,
             blank=born["blank"],
-            adopting=self.adopting,
+            adopting=self.adopting or self.forgotten is not None,
             watch=self.options.watch,
             remember=self.remember,
+            letterbox=partial(self.listeners.messages, dispatcher.path(self.run_dir)),
         )
         self.outer = Outer(self, born.get("above", {}))
         self._compose()
@@ -178,10 +184,17 @@ class Master:
             state = self.memory.recall(self.keeper_pid, self.keeper_start)
             if state is not None:
                 return self._remembered(state)
-        self.config = read_config(self.options)
+        self.config = configuration(self.options)
         self.run_dir = run_dir_of(self.options, self.config)
         self.memory = Memory(self.run_dir, slate)
+        if locks:
+            self._begin_anew()
         return self._fresh()
+
+    def _begin_anew(self) -> None:
+        """The state is lost, not the cluster. What it obeys is a later epoch than any that there can have been."""
+        self.forgotten = Forgotten(self.children)
+        self.epoch, self.announcement.made = int(10 * time.monotonic()), True
 
     def _fresh(self) -> Cluster:
         config, failed = self.config, exit_when_failed(self.config, self.keeper_pid)
@@ -189,7 +202,7 @@ class Master:
 
     def _remembered(self, state: State) -> Cluster:
         self.config, self.epoch, self.began = state.config, state.epoch + 1, state.began
-        self.adopting, self.announcement.made, self._saved = True, state.announced, state.saved
+        self.adopting, self.announcement.made, self.alone_since = True, state.announced, self.alone_since or state.saved
         restore(self.registry, state)
         return state.cluster
 
@@ -226,6 +239,7 @@ class Master:
             self.exchange,
             self.effects.autopsy,
         )
+        self.hall.forgotten = self.forgotten
         self.turns.changed, self.memory.tell = self._changed, self.tell
         self.keeper_watch = KeeperWatch(self, self.keeper, self.options, self.reloads)
         self.keeper_watch.is_over = lambda: self.over.done()
@@ -234,64 +248,46 @@ class Master:
 
     async def _claim(self) -> None:
         """The run directory and every address are ours before anything is started."""
-        slots = sum(group.count for group in self.config.workers.values())
-        missing = limits.too_few(slots)
+        missing = limits.too_few(sum(group.count for group in self.config.workers.values()))
         if missing:
             raise StartError(missing)
-        provide(Path(self.run_dir), adopting=self.adopting)
-        try:
-            await self.keeper.order("lock", path=f"{self.run_dir}/lock")
-        except KeeperError as error:
-            if not self.adopting:
-                raise self._locked_out(error) from error
-            logger.error("{}/lock: {}", self.run_dir, error)
+        self.ended = await claim(self)
         self.server = Server(self.config.control, self.journal, self.hall, self.epoch)
         control = await self.listeners.control(self.context.socket)
-        self._admit_groups()
+        admit(self)
         await self.server.listen(socket.socket(fileno=os.dup(control)))
-        doors = Doors(self.listeners, self.server, self.run_dir, self.config)
-        await doors.again()
-        self.context.door = doors.path
+        self.doors = Doors(self.listeners, self.server, self.run_dir, self.config)
+        await self.doors.again()
+        self.context.door = self.doors.path
         for release in (release for group in self.turns.cluster.groups.values() for release in group.releases.values()):
             for text in release.settings.bind:
                 await self.listeners.web(text, self.config.base)
-
-    def _locked_out(self, error: KeeperError) -> StartError:
-        holder = error.answer.get("holder")
-        if holder is None:
-            return StartError(f"{self.run_dir}/lock: {error}")
-        how = f"bkd stop{banner.socket_option(self.config, self.run_dir)}"
-        return StartError(f"{self.config.app.name} is already running (pid {holder}); stop it with `{how}`")
-
-    def _admit_groups(self) -> None:
-        """A unix group that is gone by now must not keep a master from taking over what runs."""
-        try:
-            admit_groups(self.run_dir, self.context.socket, self.config.control)
-        except (BkdError, OSError) as error:
-            if not self.adopting:
-                raise
-            logger.error("{}", error)
 
     def _begin(self) -> None:
         ownlog.begin(self.options, self.config, self.run_dir)
         if not self.adopting:
             self.tell(ClusterStarted(app=self.config.app.name, config=self.config.path))
         self.tell(MasterStarted(epoch=self.epoch, pid=os.getpid(), adopted=len(self.registry.workers)))
-        if not self.options.daemon and not self.adopting:
+        if self.ended is not None:
+            self.tell(self.ended)
+        shows = not self.options.daemon and not self.context.adopting
+        if shows:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
-        shows = not self.options.daemon and not self.adopting
         self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
         if self.adopting:
-            self.turns.post(events.Adopted(time.monotonic() - self._saved))
             adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
+            adoption.begin(self.alone_since)
             self.tasks.run(adoption.run())
+        elif self.forgotten is not None:
+            self.tell(WorkersForgotten(len(self.forgotten.workers)))
+            self.tasks.run(self.forgotten.relieve(self.turns))
         self.turns.begin()
         self.keeper_watch.begin()
         self._dismiss_blank()
         self.remember()
         self.housekeeping.begin()
         self.tasks.run(Timers(self, self.deploys).run())
-        self.tasks.run(RunDir(Path(self.run_dir), self, self.keeper, self.listeners, self.server).run())
+        self.tasks.run(RunDir(self).run())
         self.plane.begin()
         self.metrics.begin()
         if self.watching is not None:
@@ -299,7 +295,7 @@ class Master:
         self.keeper.tell("up")
         self.outer.begin()
         self.probation.passed()
-        self.commands.upgrades.begin()
+        self.commands.begin()
 
     def _dismiss_blank(self) -> None:
         """The process that was started early is of no use to this configuration."""
@@ -329,6 +325,7 @@ class Master:
 
     def _changed(self) -> None:
         """Called after every turn."""
+        self.effects.give_orders()
         if self.turns.cluster.closing is not None and not self._closing_kept:
             self._closing_kept = True
             self.remember()

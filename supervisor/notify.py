@@ -26,49 +26,57 @@ OnMessage = Callable[[int, dict[str, str]], None]
 
 
 class NotifySocket:
-    """What NOTIFY_SOCKET names in one slot's environment, as `datagrams.bound` made it. To be made and closed in the
-    loop that reads it; nothing is read before `hear`.
+    """What NOTIFY_SOCKET names in one slot's environment, as `datagrams.bound` made it; more than one after its file
+    was removed. To be made and closed in the loop that reads it; nothing is read before `hear`.
 
     What is for others (stored descriptors) is left out of the messages. Descriptors that come along are closed after
     the message was handled, which is what ends a sender's `BARRIER=1`. `refused` counts datagrams of senders that are
     not allowed, `malformed` those too long or without a sender.
     """
 
-    def __init__(self, bound: socket.socket, *, allowed: Callable[[int], bool], on_message: OnMessage) -> None:
+    def __init__(self, *bound: socket.socket, allowed: Callable[[int], bool], on_message: OnMessage) -> None:
         self.refused = 0
         self.malformed = 0
         self._allowed = allowed
         self._on_message = on_message
-        self._socket = bound
+        self._sockets = [*bound]
         self._loop = asyncio.get_running_loop()
 
     def hear(self) -> None:
         """Read from now on, and what was said before."""
-        self._loop.add_reader(self._socket, self._read)
+        for bound in self._sockets:
+            self._loop.add_reader(bound, self._read, bound)
+
+    def hear_at(self, bound: list[socket.socket]) -> None:
+        """The same with these, among them those that were heard so far: the path leads to another one now."""
+        self.hear_rest()
+        self.close()
+        self._sockets = bound
+        self.hear()
 
     def hear_rest(self) -> None:
         """Read what has been said so far: its sender may have ended."""
-        self._read()
+        for bound in self._sockets:
+            self._read(bound)
 
     def close(self) -> None:
         """Stop reading. May be called twice."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
+        for bound in self._sockets:
+            if bound.fileno() >= 0:
+                self._loop.remove_reader(bound)
+                bound.close()
 
-    def _read(self) -> None:
+    def _read(self, bound: socket.socket) -> None:
         for _ in range(DATAGRAMS_PER_TURN):
-            if self._socket.fileno() < 0:
+            if bound.fileno() < 0:
                 return  # closed by whoever was told of the datagram before
             try:
-                self._receive()
+                self._receive(bound)
             except BlockingIOError:
                 return
 
-    def _receive(self) -> None:
-        data, ancillary, flags, _address = self._socket.recvmsg(
-            DATAGRAM_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-        )
+    def _receive(self, bound: socket.socket) -> None:
+        data, ancillary, flags, _address = bound.recvmsg(DATAGRAM_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         try:
             self._handle(data, _sender(ancillary), truncated=bool(flags & socket.MSG_TRUNC))
         finally:

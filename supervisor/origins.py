@@ -4,6 +4,7 @@ import os
 
 from msgspec.structs import replace
 
+from . import dispatcher
 from .cluster import Origin
 from .config.address import Unix, parse_address
 from .config.groups import below
@@ -19,6 +20,8 @@ def origin(config: Config, settings: GroupSection) -> Origin:
     """The origin of one group: what is loaded later, or again, comes from there even when a link has moved on."""
     bind = [_in_real_folder(text) for text in settings.bind]
     real = replace(settings, cwd=os.path.realpath(settings.cwd), bind=bind)
+    if settings.kind == dispatcher.KIND:
+        return Origin(real, "", settings)
     return Origin(real, _interpreter(config), settings, config.app.python)
 
 

@@ -6,20 +6,45 @@ from typing import TextIO
 
 from loguru import logger
 
+from ..ipc.processes import redirect
 from . import banner
+from .announcement import Announcement
 from .config.schema import Config
+from .context import Context
 from .setup import Options
 from .terminal import Terminal
+
+
+class OwnLog:
+    """The file of a cluster in the background, once nobody waits at a terminal any more."""
+
+    def __init__(self, options: Options, context: Context, announcement: Announcement) -> None:
+        self.options, self.context, self.announcement = options, context, announcement
+        self.path = _path(context.run_dir)
+
+    def missing(self) -> bool:
+        """Whether it was removed."""
+        return self.options.daemon and self.announcement.made and not os.path.lexists(self.path)
+
+    async def restore(self) -> None:
+        """Another one, for the keeper's words and the master's."""
+        self.context.keeper.tell("redirect", path=self.path)
+        redirect(self.path)
+        begin(self.options, self.context.config, self.context.run_dir)
 
 
 def begin(options: Options, config: Config, run_dir: str) -> None:
     """From now on."""
     logger.remove()
-    to = _own_file(f"{run_dir}/log/bkd.log") if options.daemon else Terminal()
+    to = _own_file(_path(run_dir)) if options.daemon else Terminal()
     colours = not options.daemon and sys.stderr.isatty() and "NO_COLOR" not in os.environ
     as_json = config.log.format == "json"
     form = banner.log_format(colours)
     logger.add(to, format=form, level="INFO", serialize=as_json, colorize=colours, diagnose=False)
+
+
+def _path(run_dir: str) -> str:
+    return f"{run_dir}/log/bkd.log"
 
 
 def _own_file(path: str) -> TextIO | Terminal:

@@ -29,4 +29,4 @@ def tripped(cluster: Cluster, event: events.Tripped, now: float) -> Cluster:
     place = find(cluster, event.worker)
     if place is None or place.worker.ending is not None:
         return cluster
-    return with_worker(cluster, place, replace(place.worker, tripped=event.silent))
+    return with_worker(cluster, place, replace(place.worker, tripped=event.silent, overdue=event.why))

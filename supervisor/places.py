@@ -235,7 +235,7 @@ def _claim(folder: str, look: "Callable[[str], os.stat_result]") -> None:
     try:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         _make(folder)
-        reason = _objection(look(folder), folder)
+        reason = objection(look(folder), folder)
     except OSError as error:
         raise NoRunDir(f"{folder}: {error.strerror}") from error
     if reason:
@@ -249,7 +249,8 @@ def _make(folder: str) -> None:
         return  # whose it is, and how open, is looked at next
 
 
-def _objection(facts: os.stat_result, folder: str) -> str:
+def objection(facts: os.stat_result, folder: str) -> str:
+    """Why no cluster should have its files in this folder, "" when nothing speaks against it."""
     if facts.st_mode & 0o170000 != 0o040000:
         return "not a directory"
     if facts.st_uid != os.geteuid():

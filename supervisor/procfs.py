@@ -171,6 +171,11 @@ def children(pid: int) -> list[int]:
     return _scanned_children(pid) if not LISTS_CHILDREN else _listed_children(pid)
 
 
+def everybody() -> list[int]:
+    """Pids of all processes that can be seen from here."""
+    return _numbers("/proc")
+
+
 def descendants(pid: int) -> list[int]:
     """Children of `pid` at any depth, parents before their children."""
     found = children(pid)

@@ -45,7 +45,31 @@ class Programs:
         voice = self._voices.pop(process.worker, None)
         if voice is not None:
             voice.close()
-            self._let_go(voice.path)
+        if process.settings.kind == "command":
+            self._let_go(self._path(process))
+
+    def missing(self) -> bool:
+        """Whether one of them cannot find the socket any more at which it is heard."""
+        return any(not os.path.lexists(voice.path) for voice in self._voices.values())
+
+    async def restore(self) -> None:
+        """Those sockets at their places again. Raises KeeperError, BkdError."""
+        for voice in [voice for voice in self._voices.values() if not os.path.lexists(voice.path)]:
+            bound = await self._bound(voice.process)
+            if self._voices.get(voice.process.worker) is voice:
+                voice.socket.hear_at(bound)
+            else:
+                self._let_go(voice.path)
+
+    def tidy(self) -> None:
+        """Sockets of programs that have ended without anybody who heard of it, as when their master died with them."""
+        kept = {voice.path for voice in self._voices.values()}
+        programs = [process for process in self.registry.workers.values() if process.settings.kind == "command"]
+        expected = {self._path(process) for process in programs if not process.over}
+        for path in Path(self.context.run_dir).glob("notify*/*"):
+            if str(path) not in kept and str(path) not in expected and path.is_socket():
+                path.unlink(missing_ok=True)
+                self._let_go(str(path))
 
     async def _start(self, process: Process) -> None:
         settings = process.settings
@@ -68,7 +92,7 @@ class Programs:
             return
         early = self.registry.born(process, pid, start)
         self.context.post(events.Spawned(process.worker, pid, start))
-        voice = self._listen(process, heard)
+        voice = self._listen(process, [heard])
         if early is not None:
             self.context.post(events.Exited(process.worker, os.waitstatus_to_exitcode(early)))
             return
@@ -80,11 +104,11 @@ class Programs:
 
     async def _adopt(self, process: Process, *, ready: bool) -> None:
         try:
-            _, descriptors = await self.context.keeper.order("bind", **self._notify(process))
+            bound = await self._bound(process)
         except BkdError as error:
             logger.error("{} is not listened to: {}", process.slot, error)
             return
-        voice = self._listen(process, descriptors[0])
+        voice = self._listen(process, bound)
         if process.handle is None or not process.handle.alive():
             self.ended(process)
             return
@@ -114,7 +138,7 @@ class Programs:
 
     async def _spawn(
         self, process: Process, notify: dict[str, Any], door: str, credentials: Credentials
-    ) -> tuple[int, int, int]:
+    ) -> tuple[int, int, socket.socket]:
         """Its pid and start time, and the socket at which it is heard."""
         settings, kill = process.settings, self.context.config.ping.kill
         env = {
@@ -130,12 +154,16 @@ class Programs:
         order = {"argv": settings.command, "env": env, "cwd": settings.cwd, "out": process.log or None}
         order |= {"listeners": settings.bind, "notify": notify, **credentials.order()}
         answer, descriptors = await self.context.keeper.order("spawn", **order)
-        return answer["pid"], answer["start"], descriptors[0]
+        return answer["pid"], answer["start"], socket.socket(fileno=descriptors[0])
 
     def _notify(self, process: Process) -> dict[str, Any]:
         """The order for the socket that it speaks to. The keeper has it, so that there is one while no master is there,
         and gives it to the next master for the same order. Raises BkdError."""
         path = self._path(process)
+        try:
+            self._provide(process.uid)
+        except OSError as error:
+            raise BkdError(f"{path} cannot be made: {error.strerror}") from error
         if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
             raise BkdError(
                 f"{path} is too long for a socket (at most {LONGEST_SOCKET_PATH} bytes): set a shorter run_dir"
@@ -143,8 +171,12 @@ class Programs:
         mode = ANYBODY if process.uid < 0 else 0o600
         return {"name": f"{ASKED_FOR}{path}", "family": "datagram", "address": path, "mode": mode, "uid": process.uid}
 
-    def _listen(self, process: Process, descriptor: int) -> Voice:
-        bound = socket.socket(fileno=descriptor)
+    async def _bound(self, process: Process) -> list[socket.socket]:
+        """The sockets at which it may be heard, the one that can be found among them. Raises BkdError."""
+        _, descriptors = await self.context.keeper.order("bind", **self._notify(process))
+        return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+    def _listen(self, process: Process, bound: list[socket.socket]) -> Voice:
         voice = self._voices[process.worker] = Voice(self.context, self.registry, process, bound, self._told_gone)
         voice.begin()
         return voice
@@ -165,11 +197,13 @@ class Programs:
 
     def _folder(self, uid: int) -> Path:
         """Programs of another user pass through a folder apart from ours, whose sockets anybody may write to."""
-        folder = Path(self.context.run_dir, "notify" if uid < 0 else f"notify.{uid}")
+        return Path(self.context.run_dir, "notify" if uid < 0 else f"notify.{uid}")
+
+    def _provide(self, uid: int) -> None:
+        folder = self._folder(uid)
         folder.mkdir(mode=0o700, exist_ok=True)
         if uid >= 0:
             folder.chmod(0o711)
-        return folder
 
 
 def size_of(path: str) -> int:

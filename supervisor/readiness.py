@@ -114,22 +114,23 @@ async def _printed(pattern: re.Pattern[str], path: str | None, offset: int, dead
 
 async def _poll(name: str, probe: Probe, deadline: float) -> None:
     """Each probe has PROBE_SECONDS, less when the deadline is nearer."""
-    pause, seen = SHORTEST_PAUSE, "there was no time to look"
+    pause, seen = SHORTEST_PAUSE, ""
     while (left := deadline - time.monotonic()) > 0:
-        seen = await _probed(probe, min(PROBE_SECONDS, left))
+        seen = await _probed(probe, min(PROBE_SECONDS, left), seen)
         if not seen:
             return
         await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
-    raise DeadlineError(f"not ready in time: {name}: {seen}")
+    raise DeadlineError(f"not ready in time: {name}: {seen or 'there was no time to look'}")
 
 
-async def _probed(probe: Probe, seconds: float) -> str:
+async def _probed(probe: Probe, seconds: float, before: str) -> str:
+    """A look that the deadline cuts short tells nothing that was not seen `before`."""
     try:
         async with asyncio.timeout(seconds):
             return await probe()
     except TimeoutError:
-        return f"no answer in {seconds:.1g} s"
+        return before if before and seconds < PROBE_SECONDS else f"no answer in {seconds:.1g} s"
     except socket.gaierror as error:
         return f"the host is not known: {error.strerror}"
     except OSError as error:

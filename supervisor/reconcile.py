@@ -60,6 +60,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
                 worker.watched
                 and worker.ending is None
                 and worker.trouble is None
+                and worker.tripped is None
                 and lasting
                 and moves.is_settled(worker)
                 and not watch.due(max(worker.progress, cluster.judged_from) + quiet)
@@ -89,7 +90,8 @@ def _worker(
     elif slot.retired:
         yield actions.Retire(worker.id, "the group was removed" if group.leaving else "the group was scaled down")
     elif worker.tripped is not None and not slot.held:
-        yield actions.Condemn(worker.id, Verdict.STUCK, worker.tripped)
+        verdict = Verdict.OVERDUE if worker.overdue else Verdict.STUCK
+        yield actions.Condemn(worker.id, verdict, worker.tripped, worker.overdue)
     elif worker.phase == Phase.STARTING:
         yield from _booting(group, slot, worker, moves, watch)
     else:

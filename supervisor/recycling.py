@@ -10,8 +10,8 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
+from ..ipc.units import format_duration
 from .cluster import Cluster, Group, Phase, Pulse, Release, Worker
-from .config.units import format_duration
 from .fact import span, volume
 from .facts import LimitRefused
 from .memorytrend import Sample, Trend, begun, followed, growth_per_request

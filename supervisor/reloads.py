@@ -11,13 +11,13 @@ from loguru import logger
 
 from ..ipc.errors import BkdError
 from ..ipc.message import ConfigChanged, Finished
+from ..ipc.units import format_size
 from . import events, limits, recycling
-from .changes import Change, applicable, changes, in_force, other_interpreter, rolled, table
+from .changes import Change, applicable, changes, imports, in_force, other_interpreter, rolled, table
 from .cluster import Cluster
 from .config.faults import ConfigError, Faults
 from .config.groups import check_listeners
 from .config.schema import Config
-from .config.units import format_size
 from .context import Context
 from .deploys import Deploys
 from .desk import USAGE, Desk, Request
@@ -27,7 +27,7 @@ from .origins import origins
 from .port import raw
 from .registry import Registry
 from .reports import PARTLY, verdict
-from .setup import Options, exit_when_failed, read_config
+from .setup import Options, configuration, exit_when_failed
 from .waiting import Waiting, failing
 
 
@@ -106,7 +106,7 @@ class Reloads:
         is no file."""
         if self.master.options.target:
             raise BkdError("this cluster was started by `bkd run` and has no configuration file")
-        config = read_config(self.master.options)
+        config = configuration(self.master.options)
         faults = Faults()
         _check_memory(self.master.turns.cluster, config, faults)
         if faults.found:
@@ -119,7 +119,7 @@ class Reloads:
         made_of = {name: release.written or release.settings for name, release in releases.items()}
         found = changes(in_force(self.master.config, made_of), new, _counts(cluster))
         python, told = new.app.python, rolled(found)
-        others = [name for name, r in releases.items() if r.interpreter != python and r.settings.kind != "command"]
+        others = [name for name, r in releases.items() if r.interpreter != python and imports(r.settings)]
         return found + [
             other_interpreter(name, releases[name].interpreter, python)
             for name in others

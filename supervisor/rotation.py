@@ -28,7 +28,7 @@ SUFFIX = ".log"
 PIECE = 4 << 20
 BLOCK = 64 << 10
 
-_COLLAPSE_RANGE = 0x08
+_KEEP_SIZE, _PUNCH_HOLE, _COLLAPSE_RANGE = 0x01, 0x02, 0x08
 _FAR_BEYOND_ANY_END = 1 << 40
 _ROUNDS = 16
 _AT_ONCE = 4
@@ -70,6 +70,11 @@ def make(path: Path, uid: int, gid: int, mode: int = 0o640) -> None:
         _resemble(made, uid, gid, mode)
     finally:
         os.close(made)
+
+
+def free(descriptor: int, length: int) -> bool:
+    """Make the first `length` bytes of a file zeros that take no room; whether the file system can."""
+    return _allocate(descriptor, _KEEP_SIZE | _PUNCH_HOLE, 0, length) == 0
 
 
 def name_of(file: str) -> str | None:
@@ -241,7 +246,7 @@ class _Cut:
     def __init__(self, path: Path, source: int, part: int, about: os.stat_result, *, limit: int, keep: int) -> None:
         self._path, self._source, self._part = path, source, part
         self._size, self._limit, self._keep = about.st_size, limit, keep
-        self._collapsible = _collapse(source, _FAR_BEYOND_ANY_END, about.st_blksize) == errno.EINVAL
+        self._collapsible = _allocate(source, _COLLAPSE_RANGE, _FAR_BEYOND_ANY_END, about.st_blksize) == errno.EINVAL
         self._head = _head(about, limit) if self._collapsible else about.st_size
         _resemble(part, about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode))
 
@@ -257,7 +262,7 @@ class _Cut:
         if done < self._head or not self._locked():
             return True
         move(_part(self._path), self._path, self._keep)
-        if not (self._collapsible and _collapse(self._source, 0, self._head) == 0):
+        if not (self._collapsible and _allocate(self._source, _COLLAPSE_RANGE, 0, self._head) == 0):
             self._empty(done)
         return os.fstat(self._source).st_size >= self._limit
 
@@ -290,9 +295,9 @@ def _head(about: os.stat_result, limit: int) -> int:
     return min((about.st_size - 1) // block, -(-_AT_ONCE * limit // block)) * block
 
 
-def _collapse(descriptor: int, offset: int, length: int) -> int:
-    """Remove a range of whole blocks; the errno of the failure or 0."""
+def _allocate(descriptor: int, mode: int, offset: int, length: int) -> int:
+    """fallocate(2); the errno of the failure or 0."""
     libc = ctypes.CDLL(None, use_errno=True)
     fallocate = libc.fallocate64 if hasattr(libc, "fallocate64") else libc.fallocate
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return ctypes.get_errno() if fallocate(descriptor, _COLLAPSE_RANGE, offset, length) else 0
+    return ctypes.get_errno() if fallocate(descriptor, mode, offset, length) else 0

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from . import dispatcher
 from .cluster import Cluster, Group, Phase, Release, Slot, Worker
 from .fact import Fact
 
@@ -75,7 +76,9 @@ def with_release(cluster: Cluster, group: str, release: Release) -> Cluster:
 
 
 def has_siblings(place: Place) -> bool:
-    """Whether another worker serves where this one does and is to stay."""
+    """Whether another worker serves where this one does and is to stay, or will: there is one dispatcher at a time."""
+    if place.group.settings.kind == dispatcher.KIND:
+        return not place.group.leaving
     group, here = place.group, place.group.releases[place.worker.release].settings.bind
     return any(
         worker.phase == Phase.READY
@@ -92,6 +95,7 @@ def _listens(group: Group, worker: Worker, bind: list[str]) -> bool:
 
 
 def addresses(cluster: Cluster) -> set[str]:
-    """Every address that a release of some group serves, or will."""
-    releases = (release for group in cluster.groups.values() for release in group.releases.values())
-    return {text for release in releases for text in release.settings.bind}
+    """Every address that a release of some group serves, or will, and the name of the dispatcher's socket."""
+    releases = [release for group in cluster.groups.values() for release in group.releases.values()]
+    inner = {dispatcher.LISTENER for release in releases if release.settings.kind == dispatcher.KIND}
+    return inner.union(text for release in releases for text in release.settings.bind)

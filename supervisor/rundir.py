@@ -1,4 +1,4 @@
-"""The run directory while the cluster lives: noticed when somebody has removed it, and made again.
+"""The run directory while the cluster lives: noticed when somebody has removed it, or something in it, and made again.
 
 Workers lose nothing by that, since their connections live on; commands, and whoever connects anew, find the master
 again as soon as it listens there.
@@ -8,26 +8,76 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Protocol
 
 from loguru import logger
 
 from ..ipc.errors import BkdError
+from .announcement import Announcement
+from .banner import socket_option
+from .commands import Commands
 from .desk import Desk
-from .facts import RunDirRestored
+from .doors import Doors
+from .facts import RunDirRestored, RunDirUnfit
+from .forgotten import Forgotten
 from .keeperlink import KeeperError, KeeperLink
+from .leftoverfacts import LeftoversEnded
+from .leftovers import end_leftovers
 from .listeners import CONTROL, Listeners
+from .lostlog import LostLogs
+from .metrics.metrics import Metrics
+from .ownlog import OwnLog
+from .places import objection
+from .registry import Registry
 from .roles import admit_groups
 from .server import Server
+from .setup import Options
+from .terminal import Terminal
 
 LOOK, LOOK_CAP = 0.5, 30.0
 
 
-class RunDir:
-    """Looks for the control socket now and then."""
+class Part(Protocol):
+    """Files of the run directory that others rely on."""
 
-    def __init__(self, path: Path, master: Desk, keeper: KeeperLink, listeners: Listeners, server: Server) -> None:
-        self.path, self.master, self.keeper = path, master, keeper
-        self.listeners, self.server = listeners, server
+    def missing(self) -> bool:
+        """Whether one of them is gone; asked often."""
+
+    async def restore(self) -> None:
+        """Make anew what is gone. Raises OSError, BkdError."""
+
+
+class Place(Desk, Protocol):
+    """What it needs of the master."""
+
+    run_dir: str
+    options: Options
+    keeper: KeeperLink
+    listeners: Listeners
+    server: Server
+    doors: Doors
+    metrics: Metrics
+    registry: Registry
+    announcement: Announcement
+    adopting: bool
+    commands: Commands
+    forgotten: Forgotten | None
+
+
+class Taken(BkdError):
+    """The run directory is another cluster's; the text says whose."""
+
+
+class RunDir:
+    """Looks now and then for the control socket, and for what `parts` have there."""
+
+    def __init__(self, master: Place) -> None:
+        self.master, self.path = master, Path(master.run_dir)
+        own = OwnLog(master.options, master.context, master.announcement)
+        logs = LostLogs(master.context, master.registry, adopting=master.adopting)
+        self._fault = ""
+        messages = master.commands.postmaster
+        self.parts: list[Part] = [master.doors, master.effects.programs, master.metrics, own, logs, messages]
 
     async def run(self) -> None:
         """Until the cluster stops. What cannot be made is tried again, less and less often."""
@@ -43,26 +93,72 @@ class RunDir:
 
     async def _look(self) -> None:
         control = self.path / "control.sock"
-        if os.path.lexists(control):
-            return
-        provide(self.path)
-        await self.keeper.order("lock", path=str(self.path / "lock"))
-        await self._listen(str(control))
-        self.master.remember()
-        self.master.tell(RunDirRestored(path=str(self.path)))
+        is_gone = not os.path.lexists(control)
+        missing = [part for part in self.parts if part.missing()]
+        if is_gone or missing:
+            provide(self.path)
+        self._judge()
+        if is_gone:
+            await self.master.keeper.order("lock", path=str(self.path / "lock"))
+            await self._listen(str(control))
+        for part in missing:
+            await part.restore()
+        if is_gone:
+            self.master.remember()
+            self.master.tell(RunDirRestored(path=str(self.path)))
+
+    def _judge(self) -> None:
+        """Somebody may have given the folder away, or opened it."""
+        fault = objection(os.stat(self.path), str(self.path))
+        if fault and fault != self._fault:
+            self.master.tell(RunDirUnfit(path=str(self.path), why=fault))
+        self._fault = fault
 
     async def _listen(self, path: str) -> None:
         """A new socket in place of the one that nobody can find any more."""
-        old = self.listeners.found.pop(CONTROL, -1)
-        try:
-            found = await self.listeners.control(path)
-        except KeeperError:
-            self.listeners.found[CONTROL] = old
-            raise
-        if old >= 0:
-            os.close(old)
+        with self.master.listeners.renewing(CONTROL):
+            await self.master.listeners.control(path)
         admit_groups(str(self.path), path, self.master.config.control)
-        await self.server.listen(socket.socket(fileno=os.dup(found)))
+        await self.master.server.listen(socket.socket(fileno=os.dup(self.master.listeners.found[CONTROL])))
+
+
+async def claim(master: Place) -> LeftoversEnded | None:
+    """Before anything is started: nobody else is here, and nothing of a cluster before. Whoever takes a living one over
+    runs on whatever is in the way. Raises Taken, OSError."""
+    provide(Path(master.run_dir), adopting=master.adopting)
+    try:
+        await master.keeper.order("lock", path=f"{master.run_dir}/lock")
+    except KeeperError as error:
+        if not master.adopting:
+            raise _taken(master, error) from error
+        logger.error("{}/lock: {}", master.run_dir, error)
+    if master.adopting:
+        return None
+    if master.forgotten is not None:
+        return await master.forgotten.end_others()
+    ended = await end_leftovers(master.run_dir)
+    if ended is not None and master.options.daemon:
+        Terminal().write(f"bkd: {ended.describe()}\n")
+    return ended
+
+
+def admit(master: Place) -> None:
+    """The groups of `[control]`; one that is gone by now must not keep a master from taking over what runs. Raises
+    BkdError, OSError."""
+    try:
+        admit_groups(master.run_dir, master.context.socket, master.config.control)
+    except (BkdError, OSError) as error:
+        if not master.adopting:
+            raise
+        logger.error("{}", error)
+
+
+def _taken(master: Place, error: KeeperError) -> Taken:
+    holder = error.answer.get("holder")
+    if holder is None:
+        return Taken(f"{master.run_dir}/lock: {error}")
+    how = f"bkd stop{socket_option(master.config, master.run_dir)}"
+    return Taken(f"{master.config.app.name} is already running (pid {holder}); stop it with `{how}`")
 
 
 def provide(path: Path, *, adopting: bool = False) -> None:

@@ -52,13 +52,17 @@ class Server:
         self._roles: dict[Connection, Role] = {}
         self._told: dict[int, float] = {}
         self._newest: dict[str, Connection] = {}
-        self._listening: list[asyncio.Server] = []  # uvloop closes a server that nobody holds
+        self._listening: dict[str, asyncio.Server] = {}  # by path; uvloop closes a server that nobody holds
 
     async def listen(self, listener: socket.socket, door: Owner | None = None) -> None:
-        """Serve this listener from now on; through a `door`, if it is not for everybody who has a role."""
+        """Serve this listener from now on, in place of another one at its path; through a `door`, if it is not for
+        everybody who has a role."""
         loop, buffer, owner = asyncio.get_running_loop(), memoryview(bytearray(READ)), door or self
         server = await loop.create_unix_server(lambda: Connection(owner, buffer), sock=listener, backlog=BACKLOG)
-        self._listening.append(server)
+        old = self._listening.get(listener.getsockname())
+        self._listening[listener.getsockname()] = server
+        if old is not None:
+            old.close()
 
     def opened(self, connection: Connection) -> bool:
         """Called for every connection: who has no role gets no answer."""

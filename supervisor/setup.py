@@ -9,6 +9,7 @@ from .bus.fitness import unfit
 from .config.faults import ConfigError
 from .config.load import for_run, load
 from .config.schema import Config
+from .dispatcher import with_dispatcher
 from .limits import too_many_addresses
 from .notyet import refused
 
@@ -51,6 +52,11 @@ def read_config(options: Options) -> Config:
     if faults:
         raise ConfigError(os.path.basename(options.config), faults)
     return config
+
+
+def configuration(options: Options) -> Config:
+    """The same with the group that comes of itself; raises ConfigError."""
+    return with_dispatcher(read_config(options))
 
 
 def run_dir_of(options: Options, config: Config) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..ipc.processes import redirect
-from . import activation, datagrams
+from . import activation
 from .dropping import drop
 
 EXEC_LIMIT = 2.0
@@ -131,10 +131,7 @@ def children() -> list[int]:
 
 
 def listen(order: dict[str, Any]) -> socket.socket:
-    """Bind and listen: `family` inet, inet6, unix or datagram (a unix socket too, on which nobody listens), `address` a
-    path or [host, port], `mode` of a unix socket."""
-    if order["family"] == "datagram":
-        return datagrams.bound(order["address"], int(order["mode"]), int(order.get("uid", -1)))
+    """Bind and listen: `family` inet, inet6 or unix, `address` a path or [host, port], `mode` of a unix socket."""
     if order["family"] == "unix":
         return _listen_unix(order["address"], int(order.get("mode", 0o666)), order["backlog"])
     family = socket.AF_INET6 if order["family"] == "inet6" else socket.AF_INET

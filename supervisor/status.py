@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import __version__
-from . import procfs, rolls
+from ..ipc.units import format_duration, format_size
+from . import dispatcher, procfs, rolls
 from .cluster import Cluster, Exit, Group, Loader, Phase, Release, Slot, Stage, Worker
 from .config.schema import Config
-from .config.units import format_duration, format_size
 from .exits import LOOP_CALM
 from .logfiles import clean
 from .memorytrend import growth_per_request, seconds_until
@@ -44,13 +44,18 @@ def document(
         "keeper_pid": keeper,
         "master_pid": os.getpid(),
         "uptime": round(now - began, 3),
-        "groups": [_group(cluster, group, now, dropped, spoken) for group in cluster.groups.values()],
+        "groups": [
+            _group(cluster, group, now, dropped, spoken)
+            for group in cluster.groups.values()
+            if group.name != dispatcher.NAME
+        ],
     }
 
 
 def _group(
     cluster: Cluster, group: Group, now: float, dropped: Callable[[int], int], spoken: Callable[[int], str]
 ) -> dict[str, Any]:
+    serves_messages = group.settings.kind == "messages"
     return {
         "name": group.name,
         "kind": group.settings.kind,
@@ -64,8 +69,9 @@ def _group(
             _helper(group, release)
             for release in group.releases.values()
             if release.pid and release.loader in (Loader.LOADING, Loader.READY)
-        ],
-        "reason": reason(group, now) or None,
+        ]
+        + (_dispatchers(cluster, now) if serves_messages else []),
+        "reason": reason(group, now) or (undispatched(cluster, now) if serves_messages else "") or None,
         "workers": [_slot(cluster, group, slot, now, dropped, spoken) for slot in group.slots.values()],
     }
 
@@ -97,6 +103,33 @@ def _helper(group: Group, release: Release) -> dict[str, Any]:
         "rss": facts.rss if facts is not None else None,
         "pss": procfs.pss(release.pid) if release.number < group.current and group.roll is None else None,
     }
+
+
+def undispatched(cluster: Cluster, now: float) -> str:
+    """Why no message runs, "" when that is not the dispatcher's fault."""
+    group = cluster.groups.get(dispatcher.NAME)
+    slot = group.slots.get(dispatcher.SLOT) if group is not None else None
+    if slot is None or slot.serves:
+        return ""
+    said = slot.failed or (slot.last_exit.reason if slot.last_exit is not None else "")
+    return f"the dispatcher is not ready ({state(slot, now)}){said and f': {said}'}; see `bkd why {dispatcher.NAME}`"
+
+
+def _dispatchers(cluster: Cluster, now: float) -> list[dict[str, Any]]:
+    """The dispatcher, which serves every group of messages."""
+    group = cluster.groups.get(dispatcher.NAME)
+    rows = [(slot, shown(slot)) for slot in group.slots.values()] if group is not None else []
+    return [
+        {
+            "role": dispatcher.NAME,
+            "release": worker.release if worker else None,
+            "pid": worker.pid or None if worker else None,
+            "state": state(slot, now),
+            "rss": worker.pulse.rss if worker and worker.pulse else None,
+            "pss": None,
+        }
+        for slot, worker in rows
+    ]
 
 
 def reason(group: Group, now: float) -> str:
@@ -285,7 +318,8 @@ def _head(group: dict[str, Any]) -> str:
 
 
 def _kept(group: dict[str, Any]) -> str:
-    kept = [helper for helper in group["helpers"] if helper["release"] < group["release"] and not group["roll"]]
+    zygotes = [helper for helper in group["helpers"] if helper["role"] == "zygote"]
+    kept = [helper for helper in zygotes if helper["release"] < group["release"] and not group["roll"]]
     sizes = [f"{helper['release']} ({format_size(helper['pss'] or 0, rough=True)})" for helper in kept]
     return f"  kept for rollback: {', '.join(sizes)}" if sizes else ""
 

@@ -14,7 +14,7 @@ import asyncio
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from signal import SIGKILL, SIGSTOP, pidfd_send_signal
 
@@ -87,6 +87,27 @@ def members(root: Handle | None, keeper_pid: int, marker: str, known: AbstractSe
     each process looked at.
     """
     return [handle for handle in _Members(root, keeper_pid, marker, known).search() if handle is not None]
+
+
+def marked(marks: Collection[str]) -> list[tuple[str, Handle]]:
+    """Every living process of this machine that was executed with one of these marks in its environment, whatever its
+    parent; the caller closes the handles. Takes about 30 µs for each process there is.
+
+    Not found: who may not be asked, and state D, of which the environment cannot be read without waiting.
+    """
+    wanted = {mark.encode(): mark for mark in marks}
+    found = []
+    for pid in procfs.everybody() if wanted else ():
+        held = _hold(pid)
+        if held is None:
+            continue
+        handle, facts = held
+        named = procfs.environ(pid, MARKER.encode()) if facts.state not in "DZ" and pid != os.getpid() else None
+        if named in wanted and handle.alive():
+            found.append((wanted[named], handle))
+        else:
+            handle.close()
+    return found
 
 
 async def kill_tree(

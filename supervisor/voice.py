@@ -37,7 +37,7 @@ class Voice:
         context: Context,
         registry: Registry,
         process: Process,
-        bound: socket.socket,
+        bound: list[socket.socket],
         gone: Callable[[int], None],
     ) -> None:
         self.context, self.registry, self.process, self._gone = context, registry, process, gone
@@ -47,8 +47,8 @@ class Voice:
         self._timer: asyncio.TimerHandle | None = None
         self._fed = self._vital = 0.0
         self._watched = -1
-        self.path = str(bound.getsockname())
-        self.socket = NotifySocket(bound, allowed=self._may_speak, on_message=self._heard)
+        self.path = str(bound[0].getsockname())
+        self.socket = NotifySocket(*bound, allowed=self._may_speak, on_message=self._heard)
 
     def begin(self) -> None:
         """The pid is known: listen."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from loguru import logger
 
 from ..ipc.errors import BkdError
+from . import dispatcher
 from .cluster import Group, Loader
 from .deploys import Deploys
 from .reloads import Owner, Reloads
@@ -303,7 +304,8 @@ class Watching:
     # -- what is known
 
     def _groups(self) -> dict[str, Group]:
-        return {name: group for name, group in self.master.turns.cluster.groups.items() if not group.leaving}
+        groups = self.master.turns.cluster.groups
+        return {name: row for name, row in groups.items() if not row.leaving and name != dispatcher.NAME}
 
     def _codes(self) -> list[Code]:
         return [self._code(group) for group in self._groups().values()]

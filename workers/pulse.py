@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from ..ipc import application, message
-from ..ipc.errors import BkdError, NotConnected
+from ..ipc.errors import BkdError, DeadlineError, NotConnected
 from ..ipc.link import Link
 from ..ipc.processes import redirect, start_time
 from ..ipc.stacks import OpenWork
@@ -110,14 +110,15 @@ class Pulse:
 
     def watch(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | None,
         load: Callable[[], Load],
         work: Callable[[], list[OpenWork]] = list,
     ) -> None:
-        """Measure this loop's lag from now on."""
+        """Measure this loop's lag from now on, if there is one."""
         self._measure, self._open = load, work
-        with self._lock:
-            self._lateness = Lateness(loop, stacks.of_main_thread, period=self._period, warn=self._lag_warn)
+        if loop is not None:
+            with self._lock:
+                self._lateness = Lateness(loop, stacks.of_main_thread, period=self._period, warn=self._lag_warn)
         self.loop = loop
         self.begun.set()
         application.ipc.begin()
@@ -182,7 +183,7 @@ class Pulse:
                 delay, alone_since = RETRY_FIRST, None
                 self._serve(link)
             except BkdError as error:
-                if not isinstance(error, NotConnected):
+                if not isinstance(error, NotConnected | DeadlineError):
                     _log.error("%s: the master does not take this worker: %s", self.slot, error)
             except Exception:  # noqa: BLE001 - the heartbeat must not end by a fault of its own
                 _log.exception("%s: the heartbeat failed", self.slot)

@@ -21,12 +21,12 @@ class Supervision(Protocol):
 
     def watch(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: asyncio.AbstractEventLoop | None,
         load: Callable[[], Load],
         work: Callable[[], list[OpenWork]] = list,
     ) -> None:
-        """Measure this loop's lag from now on. `load` and `work`, which names what is open, oldest first, are called in
-        the heartbeat thread and must not block."""
+        """Measure this loop's lag from now on (None: plain functions run in the main thread). `load` and `work`, which
+        names what is open, oldest first, are called in the heartbeat thread and must not block."""
 
     def ready(self) -> None:
         """The work is being done from now on."""

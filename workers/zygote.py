@@ -24,6 +24,7 @@ from ..ipc.link import Link
 from ..ipc.message import (
     OTHER_VERSION,
     Become,
+    DispatcherWork,
     Envelope,
     Fork,
     Forked,
@@ -33,6 +34,7 @@ from ..ipc.message import (
     Load,
     Loaded,
     LoadFailed,
+    MessagesWork,
     WebWork,
     Welcome,
     Work,
@@ -86,14 +88,15 @@ def main() -> None:
     faults, pid = FaultFile(), os.getpid()
     hello = Hello(role="zygote", token=birth.token, pid=pid, start=start_time(pid), dumps=faults.descriptor)
     try:
-        link, welcome = Link.connect(birth.socket, hello, timeout=CONNECT_LIMIT)
+        link, welcome = connected(birth.socket, hello, parent)
         zygote = Zygote(link, birth.socket, faults)
         while True:
             with contextlib.suppress(NotConnected):
                 zygote.run()
             zygote.link.close()
             hello = msgspec.structs.replace(hello, ready=zygote.loaded is not None)
-            zygote.link, welcome = reconnected(birth.socket, hello, parent, welcome.epoch)
+            time.sleep(RETRY_FIRST)
+            zygote.link, welcome = connected(birth.socket, hello, parent, welcome.epoch)
     except RefusedError as error:
         sys.stderr.write(f"bkd: {error}\n")
         sys.exit(OTHER_VERSION)
@@ -101,18 +104,21 @@ def main() -> None:
         sys.exit(f"bkd: {error}")
 
 
-def reconnected(path: str, hello: Hello, keeper: int, epoch: int) -> tuple[Link, Welcome]:
-    """The next master, none before `epoch`. Without one, and without the keeper that would start it, a zygote ends at
-    once."""
-    delay = RETRY_FIRST
+def connected(path: str, hello: Hello, keeper: int, epoch: int = 0) -> tuple[Link, Welcome]:
+    """The master that is there or the next one, none before `epoch`. Without one, and without the keeper that would
+    start it, a zygote ends at once."""
+    delay, why = RETRY_FIRST, ""
     while True:
-        time.sleep(delay)
-        delay = min(RETRY_CAP, delay * 2)
         try:
             return Link.connect(path, hello, timeout=CONNECT_LIMIT, epoch=epoch)
-        except (NotConnected, DeadlineError):
+        except (NotConnected, DeadlineError) as error:
             if os.getppid() != keeper:
                 sys.exit(0)
+            if why != str(error):
+                why = str(error)
+                sys.stderr.write(f"bkd: {why}; trying again\n")
+        time.sleep(delay)
+        delay = min(RETRY_CAP, delay * 2)
 
 
 class Zygote:
@@ -241,6 +247,14 @@ def prepare(work: Work) -> Prepared:
             from . import function
 
             return function.prepare(work)
+        case MessagesWork():
+            from .messages import executor
+
+            return executor.prepare(work)
+        case DispatcherWork():
+            from .dispatch import main as dispatcher
+
+            return dispatcher.prepare(work)
 
 
 def unsafe(own: set[int]) -> list[str]:

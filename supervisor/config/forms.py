@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
+from ...ipc.units import parse_duration, parse_size
 from ..places import clean_name
 from .address import Inet, Inherited, parse_address
 from .readiness import parse_readiness
-from .units import parse_duration, parse_size
 
 VERBS = frozenset(
     {"restart", "rollback", "reload", "scale", "stop", "hold", "unhold", "reset", "dump", "signal", "send"}
@@ -177,6 +177,7 @@ TEXT = Form("a string", _text)
 SWITCH = Form("true or false", _boolean)
 
 FORMS = {
+    "kind": _choice(("web", "python", "command", "messages")),
     "duration": Form("a duration such as 10s", lambda value: parse_duration(_text(value))),
     "timeout": Form("a duration above 0s such as 10s", _positive_duration),
     "size": Form("a size such as 512MB", lambda value: parse_size(_text(value))),

@@ -11,7 +11,8 @@ from .processors import processors
 from .reader import Reader
 from .schema import GroupSection
 
-RESERVED = ("server", "all", "commands", "hosts", "reply", "permit", "limit", "lock")  # keys and channels of the bus
+OF_THE_BUS = ("server", "all", "commands", "hosts", "reply", "permit", "limit", "lock")  # its keys and channels
+RESERVED = (*OF_THE_BUS, "dispatcher")
 
 FORKING = ("web", "python", "messages")
 KINDS_OF = {

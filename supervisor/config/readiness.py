@@ -3,8 +3,8 @@
 import re
 from typing import NamedTuple
 
+from ...ipc.units import parse_duration
 from .address import Inet, parse_address
-from .units import parse_duration
 
 
 class TcpReady(NamedTuple):

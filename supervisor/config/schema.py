@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Kind = Literal["web", "python", "command", "messages"]
+Kind = Annotated[
+    Literal["web", "python", "command", "messages", "dispatcher"], msgspec.Meta(extra={"form": "kind"})
+]  # nobody writes the last one
 Restart = Literal["always", "failure", "never"]
 Preload = Annotated[Literal["auto", "true", "false"], msgspec.Meta(extra={"form": "preload"})]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from ...ipc.errors import BkdError
-from ...ipc.message import FunctionWork, Load, WebWork
-from .. import places
+from ...ipc.message import Load, WebWork, Work
+from .. import duties, places
 from ..asking import USAGE, show
 from ..config.schema import Config, GroupSection
 from ..setup import Options, read_config
@@ -77,12 +77,10 @@ def _configuration(option: str | None) -> Config | None:
     return read_config(Options(fd=-1, config=path))
 
 
-def _work(group: GroupSection) -> WebWork | FunctionWork:
-    if group.kind == "web":
-        return WebWork(group.app)
-    if group.kind == "python":
-        return FunctionWork(group.target)
-    raise NoSuchApp(f"{group.name} is of kind {group.kind}: its workers are never forked")
+def _work(group: GroupSection) -> Work:
+    if group.kind == "command":
+        raise NoSuchApp(f"{group.name} is of kind {group.kind}: its workers are never forked")
+    return duties.trial(group)
 
 
 def _unknown(app: str, groups: list[str]) -> str:

@@ -8,11 +8,11 @@ from msgspec.structs import asdict
 
 from ...ipc.errors import BkdError
 from ...ipc.message import Finished
+from ...ipc.units import format_duration
 from ..bus import outcome
 from ..bus import rollout as rules
 from ..bus.rollout import Rollout
 from ..bus.rollouts_index import Row
-from ..config.units import format_duration
 from ..desk import Request, UsageError
 from .permits import RolloutGone
 from .rollouts import Rollouts

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from ...ipc.units import parse_duration
 from ..asking import ask
-from ..config.units import parse_duration
 
 NEEDS_FLEET = {"tag": "--tag", "hosts": "--host", "batch": "--batch", "max_fail": "--max-fail", "expires": "--expires"}
 LOOKS = ("status", "events")

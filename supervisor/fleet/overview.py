@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ...ipc.message import Finished
-from ..config.units import format_duration
+from ...ipc.units import format_duration
 from ..desk import Request
 from ..logfiles import clean
 from .progress import FleetProgress, HostProgress

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ..config.units import format_duration
+from ...ipc.units import format_duration
 from ..fact import span
 from .progress import FleetProgress
 from .selection import Seen

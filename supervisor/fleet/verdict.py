@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ...ipc.message import Finished
-from ..config.units import format_duration
+from ...ipc.units import format_duration
 from ..desk import Request
 from ..fact import clean_lines
 from . import overview, table

@@ -161,7 +161,7 @@ class Autopsy:
 
     async def _look_into(self, fact: WorkerExited) -> None:
         process = next((p for p in self.registry.workers.values() if (p.slot, p.pid) == (fact.slot, fact.pid)), None)
-        cluster, at, now = self._cluster(), time.time(), time.monotonic()
+        cluster, at, now = self._cluster(), time.time() - fact.ago, time.monotonic() - fact.ago
         if process is not None:
             subject = self._subject(process)
         else:

@@ -32,6 +32,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.(?:[0-9]{1,6}|zygote))?")
 _PLANNED = frozenset({Cause.PLANNED, Cause.FINISHED})
 _IDLE = frozenset({"a2wsgi", "anyio", "asyncio", "bkd", "concurrent", "queue", "selectors", "threading", "uvloop"})
 _DOING = {"waits": "waiting", "sleeps": "sleeping"}
+_SERVED = {"web": "request", "messages": "message"}
 _TOLD_BY = {"worker": "", "signal": ", written by faulthandler"}
 
 
@@ -147,7 +148,7 @@ def _process(report: Report) -> str:
         f"pid {report.pid}" if report.pid else "",
         f"release {report.release}",
         f"up {span(report.uptime)}" if report.uptime else "",
-        _number(report.served, "request") if report.kind == "web" and report.cause != Cause.BOOT else "",
+        _number(report.served, _SERVED[report.kind]) if report.kind in _SERVED and report.cause != Cause.BOOT else "",
         f"{volume(size)} of memory" if size else "",
     ]
     return ", ".join(filter(None, facts))

@@ -110,7 +110,8 @@ def _of_groups(groups: Sequence[dict[str, Any]], picture: Picture) -> Iterator[M
         kinds.add_metric((group["name"], group["kind"]), 1)
         states = [worker["state"] for worker in group["workers"]]
         by_state += [((group["name"], state), states.count(state)) for state in STATES]
-        zygotes += [((group["name"], str(helper["release"])), helper["rss"]) for helper in group["helpers"]]
+        loaders = [helper for helper in group["helpers"] if helper["role"] == "zygote"]
+        zygotes += [((group["name"], str(helper["release"])), helper["rss"]) for helper in loaders]
     yield kinds
     yield _gauge("bkd_group_workers", "Slots of the group in each state", by_state, ("group", "state"))
     yield _gauge("bkd_group_workers_wanted", "Workers wanted", [((g["name"],), g["count"]) for g in groups], GROUP)

@@ -52,6 +52,11 @@ class Listener:
         address = self.address
         return isinstance(address, Inet) and not address.host.startswith("127.") and address.host != "::1"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its file was removed."""
+        return isinstance(self.address, Unix) and not os.path.lexists(self.address.path)
+
     def close(self) -> None:
         """Listen no more, and remove the file unless another one is there by now."""
         self.socket.close()

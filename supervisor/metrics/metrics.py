@@ -58,6 +58,14 @@ class Metrics:
         self.config = config
         self.begin()
 
+    def missing(self) -> bool:
+        """Whether the file at which it can be scraped was removed."""
+        return self._serving.missing()
+
+    async def restore(self) -> None:
+        """Let it be scraped there again."""
+        self._serving.again()
+
     def end(self) -> None:
         """The cluster is over: nobody scrapes it any more."""
         self._serving.end()

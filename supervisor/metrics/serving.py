@@ -32,6 +32,17 @@ class Serving:
             if bind:
                 self._tasks.run(self._try(wanted))
 
+    def missing(self) -> bool:
+        """Whether the file at which it serves was removed."""
+        return self._current is not None and self._current[0].is_lost
+
+    def again(self) -> None:
+        """Serve anew where it is wanted."""
+        wanted = self._wanted
+        self.end()
+        if wanted is not None:
+            self.at(*wanted)
+
     def end(self) -> None:
         """Serve nobody any more."""
         self._wanted = None

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from ..config.units import format_duration
+from ...ipc.units import format_duration
 from ..logfiles import clean
 
 NONE = "-"

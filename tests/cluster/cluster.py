@@ -14,6 +14,10 @@ import threading
 import time
 from pathlib import Path
 
+from bkd.ipc.errors import BkdError
+from bkd.supervisor import journal, places
+from bkd.supervisor.client import Client, NotRunning
+
 BKD = [sys.executable, "-m", "bkd"]
 APPS = Path(__file__).parent / "apps"
 PATIENCE = 15.0
@@ -118,14 +122,29 @@ class Cluster:
 
     def answered(self):
         """The status, None while nobody answers."""
-        result = self.bkd("status", "--json")
-        return json.loads(result.stdout) if result.returncode == 0 else None
+        try:
+            return self.status()
+        except BkdError:
+            return None
 
     def status(self):
-        """`bkd status --json`."""
-        result = self.bkd("status", "--json")
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        """What `bkd status --json` prints; raises BkdError."""
+        return self.asked("status")
+
+    def asked(self, verb, **arguments):
+        """The document that a command gives for `--json`, without an interpreter for each look; raises BkdError."""
+        sockets = places.socket_candidates(str(self.file), CLEAN_ENVIRONMENT)
+        path = next(filter(os.path.exists, sockets), None)
+        if path is None:
+            raise NotRunning(f"none of {sockets} is there")
+        client, parts = Client(path), []
+        with contextlib.closing(client.sock):
+            code, out, err = client.run(
+                verb, arguments, render="json", progress=lambda part, _error: parts.append(part)
+            )
+        if code:
+            raise BkdError(err)
+        return json.loads("".join([*parts, out]))
 
     def group(self, name):
         """A group's part of the status."""
@@ -146,10 +165,18 @@ class Cluster:
         status = self.answered()
         return status is not None and all(group["ready"] == group["count"] for group in status["groups"])
 
+    def is_renewed(self, *old):
+        """Whether at one moment every group has what it wants, and none of these pids is among its workers."""
+        groups = (self.answered() or {"groups": []})["groups"]
+        pids = {worker["pid"] for group in groups for worker in group["workers"]}
+        return bool(groups) and all(group["ready"] == group["count"] for group in groups) and not pids & set(old)
+
     def events(self, *facts):
         """The journal as `bkd events --json` prints it; only those facts if any are named."""
-        lines = self.bkd("events", "--json").stdout.splitlines()
-        return [event for event in map(json.loads, lines) if not facts or event["fact"] in facts]
+        folders = map(Path, places.run_dir_candidates(str(self.file), CLEAN_ENVIRONMENT))
+        folder = next(filter(Path.is_dir, folders), None)
+        records = [] if folder is None else journal.read(folder)
+        return [json.loads(record.line) for record in records if not facts or record.kind in facts]
 
     def said(self):
         """What the foreground has printed so far."""

@@ -62,7 +62,7 @@ def test_all_workers_at_once(cluster):
     for pid in old:
         kill(pid)
     assert int(cluster.get("/pid")) not in old
-    until(lambda: cluster.is_ready() and not set(cluster.pids("web")) & set(old), 3.0)
+    until(lambda: cluster.is_renewed(*old), 3.0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_living_keep_what_they_have_left_behind(cluster):
     left, owner = orphan(cluster)
     other = next(pid for pid in before if pid != owner)
     kill(other)
-    until(lambda: cluster.is_ready() and other not in cluster.pids("web"))
+    until(lambda: cluster.is_renewed(other))
     until(lambda: [event for event in cluster.events("worker-exited") if event["pid"] == other])
     assert alive(left)
 

@@ -29,6 +29,8 @@ from .witness import (
 PING = {"interval": "500ms", "kill": "1s"}
 WEB = {"app": "trouble:app", "count": 8, "min_ready": "100ms", "drain": "1s", "term": "300ms"}
 EVIDENCE = 0.5
+CUT = 0.4  # what cannot be had within these seconds is left out
+TURN = 0.1  # of the master's loop, on a machine that has other things to do
 LATER = 0.01  # events of one turn of the master's loop have times that differ by less
 HEAD = 6
 ORDER = ("worker-late", "worker-hung", "evidence-taken", "worker-killed", "worker-exited")
@@ -144,7 +146,8 @@ def explained(case, told, port=0):
     """The first lines name it, the place is told with its line of source, and the rest is there."""
     head = " ".join(told.text.splitlines()[:HEAD])
     assert [word for word in case.head if not re.search(word, head)] == [], told.text
-    more = [word.replace("{port}", str(port)) for word in case.more]
+    whole = (told.report.get("evidence") or {}).get("took", 0.0) < CUT
+    more = [word.replace("{port}", str(port)) for word in case.more if whole]
     assert [word for word in more if not re.search(word, told.text)] == [], told.text
     assert str(told.pid) in told.text
     if case.place:
@@ -190,7 +193,7 @@ def test_evidence_comes_first(hung, name):
     seen = [told.story[fact] for fact in ORDER if fact in told.story]
     assert seen == sorted(seen)
     assert set(ORDER) - {"worker-late", "worker-killed"} <= set(told.story)
-    assert told.story["evidence-taken"] - told.story["worker-hung"] <= EVIDENCE
+    assert told.story["evidence-taken"] - told.story["worker-hung"] <= EVIDENCE + TURN
     assert told.report["evidence"]["took"] <= EVIDENCE
 
 

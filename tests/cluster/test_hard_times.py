@@ -260,7 +260,7 @@ def test_closed_streams_in_the_foreground(prepare, streams):
     cluster = prepare(web={"app": "shop:app", "count": 1}).start(prefix=in_shell(f"exec {streams}"))
     old = cluster.pids("web")
     kill(old[0])
-    until(lambda: cluster.is_ready() and cluster.pids("web") != old)
+    until(lambda: cluster.is_renewed(*old))
     assert cluster.stop().returncode == cluster.exit_code() == 0
 
 
@@ -285,7 +285,7 @@ def test_a_terminal_nobody_reads(prepare):
         for _ in range(2):
             assert cluster.bkd("hold", "job").returncode == cluster.bkd("unhold", "job").returncode == 0
         kill(old[0])
-        until(lambda: cluster.is_ready() and cluster.pids("job") != old)
+        until(lambda: cluster.is_renewed(*old))
         kill(first)
         next_master(cluster, first)
         kill(cluster.process.pid, signal.SIGINT)
@@ -331,7 +331,7 @@ def test_an_application_that_ignores_its_children(launch_with):
     assert len(cluster.events("worker-started")) == 3
     old = cluster.pids("web")
     kill(old[0])
-    until(lambda: cluster.is_ready() and cluster.pids("web")[0] != old[0])
+    until(lambda: cluster.is_renewed(old[0]))
     assert cluster.pids("web")[1:] == old[1:]
     assert cluster.events("worker-failed") == []
 

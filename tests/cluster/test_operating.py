@@ -38,7 +38,7 @@ def scaled(cluster, *changes):
 
 def test_status_as_a_document(cluster):
     """`bkd status --json` has every field the documentation promises."""
-    status = cluster.status()
+    status = json.loads(cluster.bkd("status", "--json").stdout)
     top = "app tag host version state keeper_pid master_pid uptime bus groups"
     group = "name kind count ready release bind roll breaker helpers reason workers"
     worker = "name pid state release uptime restarts ping_age verdict rss cpu in_flight lag next_try last_exit"
@@ -201,7 +201,8 @@ def test_events(cluster):
     scaled(cluster, "web=3")
     until(cluster.is_ready)
     shown = cluster.bkd("events").stdout.splitlines()
-    documents = cluster.events()
+    documents = [json.loads(line) for line in cluster.bkd("events", "--json").stdout.splitlines()]
+    assert cluster.events()[: len(documents)] == documents
     assert len(shown) <= len(documents)
     assert [event["time"] for event in documents] == sorted(event["time"] for event in documents)
     assert any("web scaled from 2 to 3" in line for line in shown)

@@ -71,7 +71,7 @@ def test_the_log_folder_is_removed(launch):
     old = cluster.pids("web")
     for pid in old:
         kill(pid)
-    until(lambda: cluster.is_ready() and not set(old) & set(cluster.pids("web")))
+    until(lambda: cluster.is_renewed(*old))
     assert cluster.serves()
     assert cluster.stop().returncode == 0
 
@@ -104,7 +104,7 @@ def test_the_disk_is_full(prepare):
         old = cluster.pids("web")
         for pid in old:
             kill(pid)
-        until(lambda: cluster.is_ready() and not set(old) & set(cluster.pids("web")))
+        until(lambda: cluster.is_renewed(*old))
         filler.unlink()
         kill(cluster.pids("web")[0])
         until(lambda: cluster.events("dropped"))
@@ -135,7 +135,7 @@ def test_nobody_reads_the_output_any_more(prepare):
     cluster.get("/say?something")
     for pid in old:
         kill(pid)
-    until(lambda: cluster.is_ready() and not set(old) & set(cluster.pids("web")))
+    until(lambda: cluster.is_renewed(*old))
     assert cluster.serves()
     assert cluster.stop().returncode == 0
     assert cluster.exit_code() == 0

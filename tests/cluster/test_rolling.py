@@ -311,7 +311,7 @@ def test_it_is_scaled_down(launch):
 )
 def test_it_is_stopped(launch, stage, how):
     """A stop in the middle of a roll ends everything; whoever waits for the roll gets exit 1 and the reason."""
-    cluster = launch(web=WEB)
+    cluster = launch(web=WEB | {"term": "10s"})
     waits = {"canary": "from starts import waits as start", "loading": "import starts\nstarts.hold()"}
     deploy(cluster, 2, waits.get(stage, "from starts import waits_behind_the_first as start"))
     restart = command(cluster, "restart", "web")

@@ -155,10 +155,10 @@ def test_a_stop_while_it_starts_in_the_background(prepare):
     """`bkd start -d` that is stopped from elsewhere before all is ready exits 1 and says so."""
     cluster = prepare(job={"target": "functions:notifying", "ready": "notify"})
     starting = cluster.popen("start", "-d", stderr=subprocess.PIPE, text=True)
-    until(lambda: cluster.answered() and cluster.worker("job.1")["pid"])
+    until(lambda: starting.poll() is not None or (cluster.answered() and cluster.worker("job.1")["pid"]))
     assert cluster.stop().returncode in (0, 3)
-    assert starting.wait(PATIENCE) == 1
-    assert "stopped before everything was ready" in starting.stderr.read()
+    _, said = starting.communicate(timeout=PATIENCE)
+    assert (starting.returncode, "stopped before everything was ready" in said) == (1, True), said
     until(cluster.is_gone)
 
 

@@ -66,7 +66,7 @@ def test_everything_dies_but_the_keeper(cluster):
     for pid in (status["master_pid"], *helpers, *before):
         kill(pid)
     until(lambda: (now := cluster.answered()) and now["master_pid"] != status["master_pid"])
-    until(lambda: cluster.is_ready() and not set(workers(cluster)) & set(before))
+    until(lambda: cluster.is_renewed(*before))
     assert cluster.serves()
     assert {event["cause"] for event in cluster.events("worker-exited")} == {"killed from outside"}
     assert cluster.events("breaker-opened") == []

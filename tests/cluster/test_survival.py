@@ -9,10 +9,19 @@ import time
 
 import pytest
 
-from .cluster import Traffic, alive, ended, kill, until
+from bkd.ipc.message import FunctionWork, Ping, Welcome
 
-STAGES = ('"release-loading"', '"stage":"canary"', '"stage":"rolling"')
+from .cluster import Traffic, alive, ended, kill, until
+from .web_worker.master import Master, Peer
+
+STAGES = ('"release-loading"', '"stage":"canary"', '"stage":"rolling"', '"stage":"settling"')
 ROLL = {"app": "versioned:app", "min_ready": "400ms", "count": 2}
+SECOND_FAILS = """
+import os
+async def start():
+    if os.environ["BKD_SLOT"] == "web.2":
+        raise RuntimeError("not here")
+"""
 
 
 def next_master(cluster, first=None):
@@ -102,21 +111,40 @@ def test_ten_masters_in_a_row(busy):
     survive(busy, 10)
 
 
-@pytest.mark.slow
-def test_a_master_that_dies_in_the_middle_of_a_roll(versioned):
-    """In each of three stages: the next one ends the roll, with one release everywhere and no request lost."""
+def roll_without(cluster, number, fact, more=""):
+    """Begin a roll to a release of this number, and kill the master as soon as the journal has this fact about it."""
+    master = cluster.status()["master_pid"]
+    edit(cluster, f"v{number}", more)
+    assert cluster.bkd("restart", "web", "--no-wait").returncode == 0
+    until(lambda: journal(cluster, fact, number), pause=0.002)
+    kill(master)
+    next_master(cluster, master)
+
+
+@pytest.mark.parametrize("stages", [STAGES[1:3], pytest.param(STAGES, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_a_master_that_dies_in_the_middle_of_a_roll(versioned, stages):
+    """In each of its stages: the next one ends the roll, with one release everywhere and no request lost. Whoever was
+    ordered is known to it: nobody who serves is turned away and killed."""
     cluster = versioned()
     with Traffic(cluster, "/") as traffic:
-        for number, fact in enumerate(STAGES, 2):
-            master = cluster.status()["master_pid"]
-            edit(cluster, f"v{number}", "import time; time.sleep(0.5)\n")
-            assert cluster.bkd("restart", "web", "--no-wait").returncode == 0
-            until(lambda fact=fact, number=number: journal(cluster, fact, number), pause=0.002)
-            kill(master)
-            next_master(cluster, master)
+        for number, fact in enumerate(stages, 2):
+            roll_without(cluster, number, fact, "import time; time.sleep(0.3)\n")
             assert release_of(cluster) == number
             assert cluster.get("/").startswith(f"v{number}")
     assert traffic.failed == []
+    assert cluster.events("frame-rejected", "release-failed") == []
+
+
+def test_a_master_that_dies_while_a_roll_is_taken_back(versioned):
+    """The next one takes it back to its end: the slot that had moved is of the old release again."""
+    cluster = versioned()
+    with Traffic(cluster, "/") as traffic:
+        roll_without(cluster, 2, '"roll-aborted"', SECOND_FAILS)
+        assert release_of(cluster) == 1
+        assert cluster.get("/").startswith("one")
+    assert traffic.failed == []
+    assert cluster.events("rolled-back")
+    assert cluster.events("frame-rejected") == []
 
 
 def test_the_ends_of_adopted_workers_are_known(versioned):
@@ -142,6 +170,22 @@ def test_the_ends_of_adopted_workers_are_known(versioned):
     until(lambda: cluster.is_ready() and cluster.group("web")["helpers"])
     assert cluster.worker("web.2")["pid"] == stays
     assert cluster.group("web")["release"] == 1
+
+
+def test_a_worker_obeys_no_earlier_master(tmp_path):
+    """One that has been replaced and goes on is left without a word; the one after it is heard."""
+    (tmp_path / "idle.py").write_text("import asyncio\n\nasync def main():\n    await asyncio.sleep(600)\n")
+    with Master(tmp_path) as master:
+        worker = master.fork(master.load(FunctionWork("idle:main", False)))
+        for epoch, is_heard in ((5, True), (4, False), (5, True), (6, True)):
+            worker.sock.close()
+            worker = Peer(master.listener.accept()[0])
+            worker.send(Welcome(epoch=epoch))
+            if is_heard:
+                assert worker.hear(Ping)
+            else:
+                assert worker.sock.recv(1) == b""
+        worker.sock.close()
 
 
 def test_a_master_that_stands_still(launch, watch):
@@ -172,9 +216,12 @@ def test_a_state_file_that_is_of_no_use(launch):
     state.write_bytes(os.urandom(5000))
     next_master(cluster)
     until(cluster.is_ready)
+    first = cluster.status()["master_pid"]
+    kill(first)
+    assert ended(first)
     state.unlink()
     state.mkdir()
-    next_master(cluster)
+    next_master(cluster, first)
     until(cluster.is_ready)
     assert everybody(cluster) == before
     assert [event["epoch"] for event in cluster.events("master-started")] == [1, 2, 3, 4]
@@ -244,6 +291,34 @@ def test_a_disk_without_room(prepare):
         until(lambda: not cluster.processes())
     finally:
         subprocess.run(["umount", "-l", cluster.run_dir], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount")
+def test_a_disk_that_is_read_only(prepare):
+    """The next master, a deploy and a death do without it; what is wrong is said, and when it is over."""
+    cluster = prepare(web=ROLL)
+    edit(cluster, "one")
+    cluster.start()
+    if subprocess.run(["mount", "--bind", cluster.run_dir, cluster.run_dir], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", cluster.run_dir], check=True)
+        before = everybody(cluster)
+        with Traffic(cluster, "/") as traffic:
+            next_master(cluster)
+            until(cluster.is_ready)
+            assert everybody(cluster) == before
+            edit(cluster, "two")
+            assert cluster.bkd("restart", "web").returncode == 0
+            assert "Read-only file system" in cluster.status()["disk"]
+        assert traffic.failed == []
+        kill(cluster.pids("web")[0])
+        until(lambda: cluster.is_ready() and cluster.get("/").startswith("two"))
+    finally:
+        subprocess.run(["umount", "-l", cluster.run_dir], check=True)
+    kill(cluster.pids("web")[0])
+    until(lambda: cluster.status()["disk"] is None)
+    assert cluster.stop().returncode == 0
 
 
 # -- zygotes

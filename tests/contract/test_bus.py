@@ -269,7 +269,8 @@ RATES = [
 @pytest.mark.parametrize("rate", RATES, ids=str)
 @looped
 async def test_a_limiter_is_the_bucket_of_the_pure_function(place, name, rate):
-    """The moment of a call is known only to lie between two readings of the clock; the delay lies between theirs."""
+    """The moment of a call is known only to lie between two readings of the clock: the delay is longest when the calls
+    before it came as late as they may have, and this one as early."""
     seed = random.Random(str(rate))
     low = high = None
     async with connected(place) as bus:
@@ -277,8 +278,9 @@ async def test_a_limiter_is_the_bucket_of_the_pure_function(place, name, rate):
             before = time.monotonic()
             delay = await bus.limit(f"shop:limit:{name}", rate)
             after = time.monotonic()
-            low, longest = bucket.take(low, rate, before)
-            high, shortest = bucket.take(high, rate, after)
+            _, longest = bucket.take(high, rate, before)
+            _, shortest = bucket.take(low, rate, after)
+            low, high = bucket.take(low, rate, before)[0], bucket.take(high, rate, after)[0]
             if (delay == 0) != (longest == 0) or (delay == 0) != (shortest == 0):
                 return  # a token came between the readings: from here on either may be right
             slack = 0.03 * max(made.interval for made in (low, high) if made) / rate.interval if low and high else 0.03

@@ -5,6 +5,8 @@ import json
 import threading
 from contextlib import ExitStack, contextmanager
 
+from bkd.ipc.errors import BkdError
+
 from ..cluster.clients import Load, command, deploy
 from ..cluster.cluster import PATIENCE, Cluster, alive, kill, until
 from .proxy import Proxy
@@ -153,8 +155,10 @@ class Fleet:
 
     def shown(self, host=None):
         """The newest rollout as `bkd fleet show` has it: what came of it, and the state of each host."""
-        result = (self.hosts[host] if host else self.first()).bkd("fleet", "show", "--json")
-        document = json.loads(result.stdout) if result.returncode == 0 else {"state": result.stderr, "hosts": []}
+        try:
+            document = (self.hosts[host] if host else self.first()).asked("fleet-show", id="")
+        except BkdError as error:
+            document = {"state": str(error), "hosts": []}
         return document["state"], {row["host"]: row["state"] for row in document["hosts"]}
 
     def running(self, *names):

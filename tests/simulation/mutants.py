@@ -88,12 +88,12 @@ MUTANTS = {
     "who has failed rolls on": Mutant("rolls", "if roll.fault and roll.stage != Stage.ABORTING:", "if False:"),
     "absence is silence": Mutant("apply", "return replace(cluster, judged_from=now)", "return cluster"),
     "deadlines run on without a master": Mutant(
-        "apply", "replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)", "replace(cluster, sweeps=sweeps)"
+        "apply", "replace(_postponed(cluster, event.seconds, now), sweeps", "replace(cluster, sweeps"
     ),
     "only silence is forgiven to the absent": Mutant(
         "apply",
-        "replace(_postponed(cluster, event.seconds, now), sweeps=sweeps)",
-        "replace(cluster, sweeps=sweeps, judged_from=now)",
+        "replace(_postponed(cluster, event.seconds, now), sweeps",
+        "replace(cluster, judged_from=now, sweeps",
     ),
     "a search dies with its master": Mutant("apply", "replace(sweep, taken=False)", "sweep"),
     "a kill dies with its master": Mutant("apply", "ending.step == Step.KILLED:", "ending.step == Step.SURVIVED:"),
@@ -123,8 +123,8 @@ MUTANTS = {
     ),
     "a death is told again": Mutant(
         "exits",
-        "return _settled(cluster, place, slot, cause, now)\n\n\ndef spawn_failed",
-        "return told(_settled(cluster, place, slot, cause, now), fact)\n\n\ndef spawn_failed",
+        "return _settled(cluster, place, slot, cause, at)\n\n\ndef spawn_failed",
+        "return told(_settled(cluster, place, slot, cause, at), fact)\n\n\ndef spawn_failed",
     ),
     "a lost release is loaded as if it were the same": Mutant("rollouts", "prints != release.prints", "False"),
     "an heir takes over at once": Mutant("rolls", "return all(worker.stale for worker in slot.staying)", "return True"),

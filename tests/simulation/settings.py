@@ -26,6 +26,8 @@ FLAWS = (
     "zygote wedges",
     "spawn fails",
 )
+LIFETIME = 40.0
+REPLACED = 10.0
 
 
 def configuration(random: Random) -> tuple[dict[str, GroupSection], PingSection]:
@@ -57,9 +59,10 @@ def relived(random: Random, section: GroupSection) -> GroupSection:
     surge, unavailable = random.choice(((1, 0), (1, 0), (2, 0), (1, 1), (0, 1), (0, 2), (3, 2)))
     if section.kind == "command" and random.random() < 0.5:
         surge, unavailable = 0, 1
+    count = random.choice((1, 2, 4, 6, 12))
     return replace(
         section,
-        count=random.choice((1, 2, 4, 6, 12)),
+        count=count,
         start_timeout=random.choice((5.0, 30.0)),
         min_ready=random.choice((0.0, 1.0, 3.0)),
         drain=random.choice((0.0, 2.0, 10.0)),
@@ -69,9 +72,14 @@ def relived(random: Random, section: GroupSection) -> GroupSection:
         max_unavailable=unavailable,
         keep_releases=random.choice((0, 1, 1, 2)),
         max_requests=random.choice((0, 0, 200)),
-        max_lifetime=random.choice((0.0, 0.0, 40.0)),
+        max_lifetime=random.choice((0.0, 0.0, renewable(count, surge, unavailable))),
         max_memory=random.choice((0, 50_000, 100_000)),
     )
+
+
+def renewable(count: int, surge: int, unavailable: int) -> float:
+    """A lifetime in which every slot can be renewed: without a surge one has to be gone before the next one starts."""
+    return LIFETIME if surge else max(LIFETIME, REPLACED * count / unavailable)
 
 
 def origin(section: GroupSection, flaw: str = "") -> Origin:

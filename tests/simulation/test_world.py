@@ -13,12 +13,14 @@ from .stories import Told, play
 from .world import World
 
 STORIES = 24
-BOOK = 8
+BOOK = 4
 ENOUGH = 300_000
 RARE = {"Stop"}  # a cluster that gives itself up; the unit tests have it
 PROCESSES = 2
 
 BOOKS = range(1, STORIES + 1, BOOK)
+
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from bkd.supervisor.audit import audited
         ("restart", {"names": [], "hard": True}, ("restart", {"hard": "yes"})),
         ("scale", {"web": "+1"}, ("scale", {"web": "+1"})),
         ("send", {"op": "price:changed", "data": {"card": "4111"}}, ("send", {"op": "price:changed", "data": "…"})),
+        ("message:add", {"kind": "mail", "items": [{"to": "x"}]}, ("message:add", {"kind": "mail", "items": "…"})),
         (
             "fleet",
             {"verb": "send", "arguments": {"op": "a:b", "data": "secret", "to": "all"}, "tag": "blue"},

@@ -11,6 +11,7 @@ from bkd.supervisor.config.faults import Faults
 from bkd.supervisor.config.load import SECTIONS
 from bkd.supervisor.config.reader import Reader
 from bkd.supervisor.config.schema import Config, GroupSection
+from bkd.supervisor.dispatcher import with_dispatcher
 
 KINDS = {**SECTIONS, "workers": GroupSection}
 FIELDS = [(name, field) for name, fields in TAKES.items() for field in fields]
@@ -21,6 +22,11 @@ def config(**groups):
     workers = groups or {"web": group("web")}
     sections = {name: kind() for name, kind in SECTIONS.items()}
     return Config(path="/srv/bkd.toml", base="/srv", workers=workers, **sections)
+
+
+def in_use(section):
+    """One in which this section is used: the store by messages."""
+    return config(jobs=group("jobs", "messages", handlers=["a"])) if section == "store" else config()
 
 
 def group(name, kind="web", **options):
@@ -92,7 +98,7 @@ def test_what_is_hidden_is_there():
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_each_field_alone_is_one_change_of_its_class(name, field):
-    old = config()
+    old = in_use(name)
     new = with_other(old, name, field)
 
     change = only(old, new)
@@ -107,10 +113,26 @@ def test_each_field_alone_is_one_change_of_its_class(name, field):
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_each_field_alone_is_applied_unless_it_takes_a_restart(name, field):
-    old = config()
+    old = in_use(name)
     new = with_other(old, name, field)
 
     assert applicable(old, new) == (old if TAKES[name][field] == "restart" else new)
+
+
+def test_a_store_that_nobody_uses_yet_can_be_another_one():
+    old = config()
+    new = altered(old, store={"url": "sqlite:other.db"})
+
+    assert only(old, new).takes == "live"
+    assert applicable(old, new) == new
+
+
+def test_the_group_that_comes_of_itself_is_no_change():
+    old = config()
+    new = with_dispatcher(config(web=group("web"), jobs=group("jobs", "messages", handlers=["a"])))
+
+    assert [change.key for change in changes(old, new, {})] == ["workers.jobs"]
+    assert set(applicable(old, new).workers) == {"dispatcher", "web", "jobs"}
 
 
 @pytest.mark.parametrize(("name", "field"), [place for place in FIELDS if place[1] not in HIDDEN])

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 
 import pytest
 
@@ -80,6 +81,34 @@ def test_a_spawn_that_was_given_up(link):
     assert late == [(11, 22)]
 
 
+# -- masters
+
+
+def test_how_long_nobody_has_decided(keeper):
+    """Since the last master that was up has ended: one that ends before it is up has decided nothing."""
+    keeper._obey({"do": "up"})
+    assert keeper.alone_since is None
+    before = time.monotonic()
+    keeper._master_ended(signal.SIGKILL)
+    since = keeper.alone_since
+    assert before <= since <= time.monotonic()
+    keeper._master_ended(signal.SIGKILL)
+    keeper._announce()
+    assert keeper.alone_since == keeper.untold[0]["alone"] == since
+    keeper._obey({"do": "up"})
+    assert keeper.alone_since is None
+
+
+def test_a_death_has_its_moment(keeper):
+    """A master that comes later is told when it was."""
+    before = time.monotonic()
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    keeper._reap()
+    (exit,) = keeper.untold
+    assert (exit["pid"], exit["status"], before <= exit["at"] <= time.monotonic()) == (pid, 0, True)
+
+
 # -- upgrades
 
 OLD = Code("/old/python", "/run/code")
@@ -154,13 +183,13 @@ def test_a_keeper_gets_all_that_another_had(keeper, trial, tmp_path):
         keeper.locks.take(str(tmp_path / "lock"))
         keeper.births.pipes[7] = os.dup(line.fileno())
         keeper.told.append({"event": "exit", "pid": 5, "status": 9})
-        keeper.asked, keeper.restart_at, keeper.up = 15, 12.5, True
+        keeper.asked, keeper.restart_at, keeper.up, keeper.alone_since = 15, 12.5, True, 11.5
         other = Keeper({})
         keeperstate.restore(other, keeperstate._written(keeper))
         assert other.listeners.pop("web").detach() == listener.fileno()
         assert other.link.detach() == line.fileno()
         assert other.births.pipes == keeper.births.pipes
-        for name in ("kept", "told", "asked", "restart_at", "up", "options"):
+        for name in ("kept", "told", "asked", "restart_at", "up", "alone_since", "options"):
             assert getattr(other, name) == getattr(keeper, name)
         assert (other.locks.held, vars(other.upgrade.trial)) == (keeper.locks.held, vars(trial))
         assert not os.get_inheritable(listener.fileno())
@@ -177,6 +206,17 @@ def test_a_keeper_of_another_kind_is_not_followed(keeper, monkeypatch):
         keeperstate.restore(other, fd)
     other.wakeup.close()
     os.close(other.kept["state"])
+
+
+def test_a_keeper_of_an_earlier_version_is_followed(keeper, monkeypatch):
+    """What it did not know yet is as in one that has just begun."""
+    monkeypatch.setattr(keeperstate, "PLAIN", tuple(name for name in keeperstate.PLAIN if name != "alone_since"))
+    fd = keeperstate._written(keeper)
+    monkeypatch.undo()
+    other = Keeper({})
+    keeperstate.restore(other, fd)
+    assert (other.alone_since, other.kept) == (None, keeper.kept)
+    other.wakeup.close()
 
 
 def test_a_lock_is_taken_anew_in_a_new_folder(keeper, tmp_path):

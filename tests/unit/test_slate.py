@@ -3,12 +3,14 @@
 import os
 
 import pytest
+from msgspec.structs import replace
 
 from bkd.supervisor.config.schema import (
     AppSection,
     BusSection,
     Config,
     ControlSection,
+    GroupSection,
     LogSection,
     PingSection,
     StoreSection,
@@ -144,3 +146,14 @@ def test_without_disk_and_keeper_it_is_said_that_the_next_master_would_forget(tm
     memory.keep(state(1))
     assert memory.forgets
     assert "would forget" in told[0].describe()
+
+
+def test_a_delay_is_found_as_it_was(tmp_path, kept):
+    """With all that decides over the one after it."""
+    cluster = founded({"web": GroupSection("web", "web")}, PingSection())
+    group = cluster.groups["web"]
+    slot = replace(group.slots["web.1"], score=4.5, scored_at=90.25, next_try=103.125, charged=(80.5, 90.25))
+    cluster = replace(cluster, groups={"web": replace(group, slots={"web.1": slot})})
+    Memory(str(tmp_path), kept).keep(replace(state(3), cluster=cluster))
+    found = Memory(str(tmp_path / "elsewhere"), kept).recall(*KEEPER)
+    assert found.cluster.groups["web"].slots["web.1"] == slot

@@ -175,11 +175,16 @@ def test_variables_fill_any_value(read):
         ('[worker.x]\nkind = "web"', 'worker: expected a known key, perhaps workers, found "worker"'),
         ('[workers.Web]\nkind = "web"\napp="a:b"\nbind=[":0"]', "workers.Web: expected a name of a-z"),
         ('[workers.server]\nkind = "web"\napp="a:b"\nbind=[":0"]', "workers.server: expected a name of a-z"),
+        ('[workers.dispatcher]\nkind = "web"\napp="a:b"\nbind=[":0"]', "workers.dispatcher: expected a name of a-z"),
         ('[workers."a:b"]\nkind = "web"\napp="a:b"\nbind=[":0"]', 'workers."a:b": expected a name of a-z'),
         ('[workers.x]\napp="a:b"', "workers.x.kind: expected one of web, python, command, messages, found nothing"),
         (
             '[workers.x]\nkind="wob"',
             'workers.x.kind: expected one of "web", "python", "command", "messages", found "wob"',
+        ),
+        (
+            '[workers.x]\nkind="dispatcher"',
+            'workers.x.kind: expected one of "web", "python", "command", "messages", found',
         ),
         (
             '[workers.x]\nkind="web"\nbind=[":0"]',

@@ -71,7 +71,7 @@ def test_arguments_that_cannot_be_written_are_a_fault_and_leave_the_file_as_it_w
     records, record = Records(str(tmp_path)), Record(cursor="5-1")
     records.save(record)
     deep = a_command(1)
-    deep.arguments = {"web": functools.reduce(lambda inner, _: [inner], range(5000), 1)}
+    deep.arguments = {"web": functools.reduce(lambda inner, _: [inner], range(50_000), 1)}
     record.take(deep)
     records.save(record)
     assert "recursion" in records.fault

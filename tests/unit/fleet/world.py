@@ -66,7 +66,16 @@ class HostDriver(LocalDriver):
     async def now(self):
         return time.time() + self.shift
 
+    async def append(self, stream, payload, *, bell="", **options):
+        id = await LocalDriver.append(self, stream, payload, **options)
+        if bell:  # in one step with it, as servers do that
+            await self._ring(bell, payload)
+        return id
+
     async def publish(self, channel, payload):
+        return await self._ring(channel, payload)
+
+    async def _ring(self, channel, payload):
         return sum([await LocalDriver.publish(driver, channel, payload) for driver in self.bus.drivers])
 
 

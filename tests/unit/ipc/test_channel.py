@@ -582,7 +582,14 @@ asyncio.Runner(loop_factory=loops[sys.argv[2]]).run(main())
 
 def test_a_forked_child_holds_nothing_that_was_its_parents(standin):
     """No lock, whoever held it, no limit; what was cached may be out of date, and what it deletes is told."""
-    program = [sys.executable, "-c", INHERITS, standin.path]
+    program = [
+        sys.executable,
+        "-W",
+        "ignore::DeprecationWarning",
+        "-c",
+        INHERITS,
+        standin.path,
+    ]  # it forks with threads
     ran = subprocess.run(program, capture_output=True, timeout=30, check=False)
     assert (ran.stdout, ran.stderr, ran.returncode) == (b"0\n0.0\nlocked\n", b"", 0)
     assert [parcel.data for parcel in standin.heard] == [{"cache": "prices", "keys": ["b"]}, None]

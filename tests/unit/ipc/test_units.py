@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bkd.supervisor.config.units import (
+from bkd.ipc.units import (
     LARGEST,
     LONGEST,
     format_duration,
@@ -42,7 +42,7 @@ def test_durations_are_read(text, seconds):
         "-1s",
         "10 parsecs",
         "1e3s",
-        "1d",
+        "1w",
         "30m1h",
         "1s1s",
         "١s",

@@ -1,0 +1,1 @@
+"""Durable messages as values: what a message is, what is decided about it, and how it travels on a host."""

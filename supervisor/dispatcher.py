@@ -1,0 +1,45 @@
+"""The dispatcher of messages: a group that no configuration names, there as long as one has groups of kind messages."""
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from ..ipc.durable.wire import SOCKET
+from .config.schema import Config, GroupSection
+
+NAME = "dispatcher"
+KIND: Literal["dispatcher"] = "dispatcher"
+SLOT = "dispatcher.1"
+LISTENER = "messages"  # among the listeners of the cluster
+MARGIN = 5.0  # seconds that it may drain longer than whoever sends to it
+MIN_READY = 1.0
+PATIENCE = 30.0  # seconds that a store which is away at first is waited for
+
+
+def with_dispatcher(config: Config) -> Config:
+    """The configuration with its dispatcher, if it needs one. A store has one owner: the old one ends first."""
+    if not has_messages(config):
+        return config
+    groups = config.workers.values()
+    section = GroupSection(
+        NAME,
+        KIND,
+        preload="false",
+        cwd=config.base,
+        start_timeout=PATIENCE + max(group.start_timeout for group in groups if group.kind == "messages"),
+        min_ready=MIN_READY,
+        drain=MARGIN + max(group.drain + group.term for group in groups),
+        max_surge=0,
+        max_unavailable=1,
+    )
+    return replace(config, workers={NAME: section, **config.workers})
+
+
+def has_messages(config: Config) -> bool:
+    """Whether any group runs messages."""
+    return any(group.kind == "messages" for group in config.workers.values())
+
+
+def path(run_dir: str) -> str:
+    """Where the dispatcher listens."""
+    return f"{run_dir}/{SOCKET}"

@@ -1,0 +1,134 @@
+"""Dispatchers of several hosts over one PostgreSQL: they share the work, hear of each other, and outlive the server."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from bkd.ipc.durable.model import NewMessage, Result, State
+from bkd.ipc.durable.wire import Alarm, Cancel, Greet, Held
+from bkd.workers.dispatch import turnkeeper, upkeep
+from bkd.workers.store.postgres import PostgresStore
+from bkd.workers.store.protocol import StoreAway
+
+from ..cluster.dispatching import Client, Executor, Producer, dispatching, looped, never, ok
+from .postgres import discard, fresh_url, new_server
+
+pytestmark = pytest.mark.timeout(25)
+
+
+async def story(dispatcher, id):
+    """The first question after an outage may find out that its connection was lost."""
+    for _ in range(2):
+        with suppress(StoreAway):
+            return await dispatcher.run(lambda store, _now: store.story(id))
+    raise AssertionError("the store does not answer")
+
+
+@looped
+async def test_what_one_host_stores_another_one_runs_at_once(tmp_path):
+    url = fresh_url()
+    async with (
+        dispatching(PostgresStore(url), tmp_path / "1", "h1"),
+        dispatching(PostgresStore(url), tmp_path / "2", "h2"),
+    ):
+        producer, executor = await Producer.connect(tmp_path / "1"), await Executor.connect(tmp_path / "2")
+        await producer.put(NewMessage("a"))
+        await executor.until(lambda: executor.ran == 1)
+        begun = asyncio.get_running_loop().time()
+
+        for count in range(2, 6):
+            await producer.put(NewMessage("a"))
+            await executor.until(lambda: executor.ran == count)  # noqa: B023
+
+        assert asyncio.get_running_loop().time() - begun < turnkeeper.POLL
+
+
+@looped
+async def test_hosts_share_the_work_and_nothing_runs_twice(tmp_path):
+    url = fresh_url()
+    async with (
+        dispatching(PostgresStore(url), tmp_path / "1", "h1"),
+        dispatching(PostgresStore(url), tmp_path / "2", "h2"),
+    ):
+        executors = [await Executor.connect(tmp_path / name, slot=f"jobs.{name}") for name in "12"]
+        producer = await Producer.connect(tmp_path / "1")
+
+        for _ in range(4):
+            await producer.put(*[NewMessage("a")] * 100)
+        await executors[0].until(lambda: sum(executor.ran for executor in executors) >= 400 or None, 20)
+
+        ran = [id for executor in executors for id in executor.tasks]
+        assert len(ran) == len(set(ran)) == sum(executor.ran for executor in executors) == 400
+
+
+@looped
+async def test_a_killed_server_costs_nothing_but_time(tmp_path):
+    server = new_server()
+    try:
+        async with dispatching(PostgresStore(server.database()), tmp_path / "1", "h1") as there:
+            executor, producer = (
+                await Executor.connect(tmp_path / "1", handle=never),
+                await Producer.connect(tmp_path / "1"),
+            )
+            master = await Client.connect(tmp_path / "1")
+            master.say(Greet("master"))
+            receipts = await producer.put(*[NewMessage("a")] * 8)
+            await executor.until(lambda: executor.ran == 8)
+            tasks = [tasks[0] for tasks in executor.tasks.values()]
+
+            executor.end(*map(ok, tasks[:4]))
+            await asyncio.to_thread(server.kill)
+            number = executor.end(*map(ok, tasks[4:]))
+            await master.until(lambda: master.of(Alarm))
+            await asyncio.to_thread(server.start)
+            back = asyncio.get_running_loop().time()
+
+            assert (await executor.stored(number)).stale == []
+            assert asyncio.get_running_loop().time() - back < 1.0
+            for receipt in receipts:
+                found = await story(there, receipt.id)
+                assert [one.result for one in found.attempts] == [Result.OK]
+            assert executor.ran == 8
+    finally:
+        discard(server)
+
+
+class Cut:
+    """A store that cannot be reached from one of the hosts."""
+
+    def __init__(self, store):
+        self._store, self.away = store, False
+
+    def __getattr__(self, name):
+        if self.away and name != "close":
+            raise StoreAway("the network is cut")
+        return getattr(self._store, name)
+
+
+@looped
+async def test_a_host_that_was_taken_for_dead_lets_go_and_works_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(upkeep, "LEASE", 600)
+    monkeypatch.setattr(upkeep, "RENEW", 0.1)
+    monkeypatch.setattr(upkeep, "COURTESY", 0.0)
+    url = fresh_url()
+    cut = Cut(PostgresStore(url))
+    async with dispatching(cut, tmp_path / "1", "h1") as first, dispatching(PostgresStore(url), tmp_path / "2", "h2"):
+        producer, one = await Producer.connect(tmp_path / "1"), await Executor.connect(tmp_path / "1", handle=never)
+        [receipt] = await producer.put(NewMessage("a"))
+        await one.until(lambda: one.ran)
+        [task] = one.tasks[receipt.id]
+        other = await Executor.connect(tmp_path / "2")
+
+        cut.away = True
+        await other.until(lambda: other.ran)
+        cut.away = False
+
+        assert await one.cancelled() == Cancel(task.id, task.fence, "lost")
+        number = one.end(ok(task))
+        assert (await one.stored(number)).stale == [Held(task.id, task.fence)]
+        assert (await story(first, receipt.id)).row.state is State.SUCCEEDED
+        await one.until(lambda: not first.access.is_away or None)
+        await other.close()
+        [receipt] = await producer.put(NewMessage("a"))
+        await one.until(lambda: receipt.id in one.tasks)

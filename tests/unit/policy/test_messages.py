@@ -1,0 +1,162 @@
+"""Executors and their dispatcher: what counts against them, and how they are ended and replaced."""
+
+import pytest
+
+from bkd.supervisor import actions, events
+from bkd.supervisor.cluster import Cause, Stage, Verdict
+from bkd.supervisor.config.schema import GroupSection
+from bkd.supervisor.facts import WorkerExited, WorkerHung, WorkerKilled
+from bkd.supervisor.rows import find, has_siblings
+
+from .drive import Drive, kinds, settled, spawned, web
+
+OVERDUE = "message 17 is 5.0 s over its deadline"
+
+
+def messages(name: str = "jobs", count: int = 1, **settings: object) -> GroupSection:
+    """A group of executors."""
+    return GroupSection(name=name, kind="messages", count=count, **settings)
+
+
+def dispatching(**settings: object) -> GroupSection:
+    """The group of the dispatcher."""
+    return GroupSection("dispatcher", "dispatcher", preload="false", max_surge=0, max_unavailable=1, **settings)
+
+
+def overdue(drive: Drive, slot: str = "jobs.1") -> list[actions.Action]:
+    """The dispatcher says that this executor does not let go."""
+    return drive.happen(events.Tripped(drive.worker(slot).id, 0.0, OVERDUE))
+
+
+# -- heartbeats
+
+
+@pytest.mark.parametrize("group", [messages(), dispatching()])
+def test_a_loop_that_does_not_turn_is_no_hang_as_long_as_heartbeats_come(group):
+    drive = Drive(group).up()
+    slot = f"{group.name}.1"
+    for second in range(2, 3600, 2):
+        drive.later(2)
+        drive.ping(slot, lag=float(second), behind=float(second), in_flight=1, oldest=float(second))
+    assert not drive.did(actions.Observe)
+
+
+def test_one_that_sends_no_heartbeats_hangs():
+    drive = Drive(messages()).up()
+    drive.later(40)
+    assert [fact.verdict for fact in drive.told(WorkerHung)] == ["stuck"]
+
+
+# -- messages that are overdue
+
+
+def test_an_overdue_executor_is_replaced_at_once_and_ended_after_the_evidence():
+    drive = settled(messages(term=3.0))
+    drive.gathers = False
+    done = overdue(drive)
+
+    assert kinds(done) == ["Condemn", "Spawn"]
+    [condemned] = drive.did(actions.Condemn)
+    assert (condemned.verdict, condemned.why) == (Verdict.OVERDUE, OVERDUE)
+    old = drive.slot("jobs.1").workers[0]
+    assert kinds(drive.happen(events.Gathered(old.id))) == ["Terminate"]
+    assert kinds(drive.later(3.1)) == ["Kill"]
+    drive.ends(old, -9)
+    [end] = drive.told(WorkerExited)
+    assert (end.cause, end.reason) == (Cause.HUNG, OVERDUE)
+
+
+def test_the_fact_says_which_message():
+    drive = settled(messages())
+    overdue(drive)
+    [fact] = drive.told(WorkerHung)
+    assert fact.describe().startswith(f"jobs.1 is overdue: {OVERDUE} (pid ")
+
+
+def test_in_exclusive_mode_nothing_else_is_there_to_end_in_peace():
+    drive = settled(messages(mode="exclusive"))
+    assert "Kill" in kinds(overdue(drive))
+    assert "Terminate" not in kinds(drive.taken)
+    [fact] = drive.told(WorkerKilled)
+    assert fact.describe().startswith(f"jobs.1 gets SIGKILL: {OVERDUE}")
+
+
+def test_the_message_is_to_blame_and_not_the_slot():
+    drive = settled(messages(max_restarts=2))
+    for _ in range(5):
+        old = drive.worker("jobs.1")
+        assert spawned(overdue(drive)) == [("jobs.1", 1)]
+        drive.ends(old, -15)
+        drive.ready("jobs.1")
+    slot, group = drive.slot("jobs.1"), drive.group("jobs")
+    assert (slot.failed, slot.charged, group.breaker.open_since, slot.restarts) == ("", (), None, 5)
+
+
+def test_a_release_on_trial_is_not_judged_by_it():
+    drive = settled(messages(count=2))
+    drive.asks("jobs")
+    drive.goes_well(Stage.ROLLING, group="jobs")
+    overdue(drive, "jobs.1")
+    assert drive.group("jobs").roll.fault == ""
+
+
+def test_said_again_it_changes_nothing():
+    drive = settled(messages())
+    old = drive.worker("jobs.1")
+    overdue(drive)
+    assert drive.happen(events.Tripped(old.id, 0.0, OVERDUE)) == []
+
+
+def test_a_held_executor_is_left_alone():
+    drive = settled(messages())
+    drive.happen(events.Held("jobs.1", True))
+    assert overdue(drive) == []
+
+
+# -- the dispatcher
+
+
+def test_a_fresh_dispatcher_comes_when_the_old_one_has_ended():
+    drive = settled(dispatching(), messages())
+    old = drive.worker("dispatcher.1")
+
+    assert kinds(drive.happen(events.Replaced("dispatcher.1"))) == ["Retire", "Ask"]
+    assert spawned(drive.ends(old)) == [("dispatcher.1", 1)]
+
+
+def test_a_roll_of_it_ends_the_old_one_first():
+    drive = settled(dispatching(), messages())
+    old = drive.worker("dispatcher.1")
+    done = drive.asks("dispatcher")
+
+    assert spawned(done) == []
+    assert drive.slot("dispatcher.1").staying == []
+    drive.ends(old)
+    assert drive.releases("dispatcher") == [(2,)]
+    drive.goes_well(group="dispatcher")
+    assert drive.group("dispatcher").current == 2
+
+
+def test_only_the_last_dispatcher_waits_for_its_executors():
+    drive = settled(dispatching(), messages(), web())
+    place = find(drive.cluster, drive.worker("dispatcher.1").id)
+    assert place is not None
+    assert has_siblings(place)
+
+    origins: dict = {}
+    drive.happen(events.Reconfigured({"web": web()}, drive.cluster.ping, origins))
+    place = find(drive.cluster, place.worker.id)
+    assert place is not None
+    assert not has_siblings(place)
+
+
+def test_a_store_that_cannot_be_used_fails_the_start_with_the_reason():
+    drive = Drive(dispatching(), messages(), exit_when_failed=True)
+    for _ in range(3):
+        worker = drive.worker("dispatcher.1")
+        drive.happen(events.BootFailed(worker.id, "the schema is newer than this bkd"))
+        drive.ends(worker, 1)
+        drive.later(10)
+    assert [stop.why for stop in drive.did(actions.Stop)] == [
+        "dispatcher has failed: dispatcher.1 could not start 3 times in a row: the schema is newer than this bkd"
+    ]

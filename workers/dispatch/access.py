@@ -1,0 +1,65 @@
+"""The way to the store: one thread, one clock, and whether the store answers at the moment."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..store.protocol import Store, StoreAway
+from .alarms import Alarms
+from .clock import Clock
+from .storethread import StoreThread
+
+T = TypeVar("T")
+
+
+class Access:
+    """For everybody in this process who needs the store. `noticed` is called when it turns out to be away."""
+
+    noticed: Callable[[], None]
+
+    def __init__(self, store: Store, thread: StoreThread, clock: Clock, alarms: Alarms) -> None:
+        self.store, self.thread, self.clock = store, thread, clock
+        self._alarms = alarms
+        self._here = asyncio.Event()
+        self._here.set()
+
+    @property
+    def is_away(self) -> bool:
+        """It did not answer the last time."""
+        return not self._here.is_set()
+
+    async def run(self, function: Callable[[Store, int], T]) -> T:
+        """The function's result, called with the store and the present moment, in the store's thread. Raises StoreAway,
+        StoreError."""
+        try:
+            return await self.ask(function)
+        except StoreAway as error:
+            self.lost(error)
+            raise
+
+    async def ask(self, function: Callable[[Store, int], T]) -> T:
+        """As `run`, for what operators want. They have a connection of their own at some stores, so that its loss says
+        nothing about the turns."""
+        return await self.thread.do(lambda: function(self.store, self.clock.now()))
+
+    async def insist(self, function: Callable[[Store, int], T]) -> T:
+        """As `run`, again whenever the store is back. Raises StoreError."""
+        while True:
+            await self._here.wait()
+            try:
+                return await self.run(function)
+            except StoreAway:
+                continue
+
+    def lost(self, error: Exception) -> None:
+        """It did not answer; whoever keeps the turns tries again and says `back`."""
+        if not self.is_away:
+            self._here.clear()
+            self._alarms.tell("store-away", f"the store does not answer: {error}")
+            self.noticed()
+
+    def back(self) -> None:
+        """It answers again."""
+        if self.is_away:
+            self._here.set()
+            self._alarms.tell("store-back", "the store answers again")

@@ -1,0 +1,118 @@
+"""The socket of messages: lets peers in by what they say first, and knows who is there."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...ipc.durable.wire import WIRE, AnyFrame, Enlist, Greet
+from ...ipc.errors import FrameError
+from .executors import ExecutorRole
+from .executors import Hands as ExecutorHands
+from .masters import Hands as MasterHands
+from .masters import MasterRole
+from .peer import READ, Peer, Role
+from .producers import Hands as ProducerHands
+from .producers import ProducerRole
+
+MOST_PEERS = 1000
+BACKLOG = 512
+
+logger = logging.getLogger("bkd.dispatch")
+
+
+class Hands(ExecutorHands, ProducerHands, MasterHands, Protocol):
+    """What all peers need of the dispatcher."""
+
+
+class Door:
+    """Listens on sockets that are given, and counts. `emptied` is called when a peer has left."""
+
+    def __init__(self, hands: Hands, emptied: Callable[[], None]) -> None:
+        self._hands, self._emptied = hands, emptied
+        self._peers: set[Peer] = set()
+        self._buffer = memoryview(bytearray(READ))
+        self._servers: list[asyncio.Server] = []
+        self._owner = os.getuid()
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve whoever connects to it from now on."""
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        server = await loop.create_unix_server(
+            lambda: Peer(self, self._buffer), sock=listener, backlog=BACKLOG, **options
+        )
+        self._servers.append(server)
+
+    @property
+    def is_busy(self) -> bool:
+        """An executor or a producer is there."""
+        return any(isinstance(peer.role, ExecutorRole | ProducerRole) for peer in self._peers)
+
+    @property
+    def has_master(self) -> bool:
+        """A master is there, which tells how processes end."""
+        return any(isinstance(peer.role, MasterRole) for peer in self._peers)
+
+    def shut(self) -> None:
+        """Let nobody in any more; who is there stays. The socket itself is the keeper's, and stays."""
+        for server in self._servers:
+            server.close()
+
+    def hush(self) -> None:
+        """Hear nobody any more; what was said is still answered."""
+        self.shut()
+        for peer in self._peers:
+            peer.hold()
+
+    def close(self) -> None:
+        """Everybody leaves, after what was said to them has left."""
+        self.shut()
+        for peer in list(self._peers):
+            peer.close()
+
+    # -- of peers
+
+    def opened(self, peer: Peer) -> None:
+        """There is a connection."""
+        self._peers.add(peer)
+        if len(self._peers) > MOST_PEERS:
+            peer.refuse(f"there are {MOST_PEERS} connections already")
+
+    def introduced(self, peer: Peer, first: AnyFrame) -> Role:
+        """What this peer is; raises FrameError when it may not be that."""
+        if isinstance(first, Enlist):
+            return ExecutorRole(self._hands, peer, first)
+        if not isinstance(first, Greet):
+            raise FrameError(f"it said {type(first).__name__} before who it is")
+        if first.wire != WIRE:
+            raise FrameError(f"it speaks version {first.wire} of the frames of messages, this dispatcher {WIRE}")
+        if first.role == "producer":
+            return ProducerRole(self._hands, peer)
+        if first.role != "master":
+            raise FrameError(f"there is no role {first.role[:40]!r}")
+        if peer.credentials.uid not in (0, self._owner):
+            raise FrameError("only the cluster's own user and root may speak as its master")
+        return MasterRole(self._hands, peer)
+
+    def closed(self, peer: Peer) -> None:
+        """It has left."""
+        self._peers.discard(peer)
+        self._emptied()
+
+
+def bound(path: Path) -> socket.socket:
+    """A listening socket at this path, for this user only, in place of what was there."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(old)
+    listener.listen(BACKLOG)
+    return listener

@@ -1,0 +1,91 @@
+"""Settles what no executor reports: runs that never began, and those whose process or host is gone."""
+
+import random
+from collections.abc import Iterable
+
+from ...ipc.durable.model import Fault, Outcome, Result, Settlement, Task
+from ...ipc.durable.policy import KindPolicy
+from ..store.protocol import Leased
+from .burial import Death, buried
+from .clock import Clock
+from .ledger import Ledger, Report
+from .roster import Executor, Roster
+from .settle import Runner, settle, unbegun
+from .turnkeeper import Turnkeeper
+
+
+class Settler:
+    """`policies`: of every kind that was ever declared, for kinds whose executor has not said them."""
+
+    keeper: Turnkeeper
+
+    def __init__(self, roster: Roster, ledger: Ledger, clock: Clock) -> None:
+        self.policies: dict[str, KindPolicy] = {}
+        self._roster, self._ledger, self._clock = roster, ledger, clock
+
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        """They never began."""
+        now = self._clock.now()
+        self.settle([unbegun(task, now) for task in tasks])
+
+    def settle(self, settlements: list[Settlement]) -> None:
+        """To be written in the next turn."""
+        if settlements:
+            self._ledger.report(Report(settlements))
+            self.keeper.nudge()
+
+    def bury(self, executor: Executor, death: Death) -> None:
+        """An executor is dead: settle exactly what it held."""
+        self._roster.remove(executor)
+        now = self._clock.now()
+        lost = buried(executor, death, now)
+        self.settle([self._after(executor, run.now_task(), outcome, now) for run, outcome in lost])
+
+    def orphaned(self, leases: Iterable[Leased]) -> None:
+        """Leases of hosts that are gone."""
+        self.settle([self._orphan(lease, self._clock.now()) for lease in leases])
+
+    def reconcile(self, leases: Iterable[Leased]) -> None:
+        """After the store was away: leases of this node that nobody here knows are those of a claim whose answer was
+        lost."""
+        known = {(run.task.id, run.task.fence) for _, run in self._roster.holding()}
+        known |= {pair for executor in self._roster.executors.values() for pair in executor.settling.items()}
+        known |= self._ledger.settling
+        self.give_back(task_of(lease) for lease in leases if (lease.id, lease.fence) not in known)
+
+    def _after(self, executor: Executor, task: Task, outcome: Outcome | None, now: int) -> Settlement:
+        if outcome is None:
+            return unbegun(task, now)
+        policy = executor.policies.get(task.kind) or self._policy(task.kind)
+        return settle(task, outcome, policy, now, random.random(), executor.runner)
+
+    def _orphan(self, lease: Leased, now: int) -> Settlement:
+        task = task_of(lease)
+        if not lease.began:
+            return unbegun(task, now)
+        text = f"its host {lease.node} was not heard of any more"
+        outcome = Outcome(
+            lease.id, lease.fence, Result.LOST, lease.stage, fault=Fault.LOST, code="worker_lost", text=text, ended=now
+        )
+        runner = Runner(f"{lease.slot}@{lease.node}", lease.pid)
+        return settle(task, outcome, self._policy(lease.kind), now, random.random(), runner)
+
+    def _policy(self, kind: str) -> KindPolicy:
+        return self.policies.get(kind) or KindPolicy(kind)
+
+
+def task_of(lease: Leased) -> Task:
+    """As much of the task as is needed to settle it."""
+    return Task(
+        id=lease.id,
+        fence=lease.fence,
+        kind=lease.kind,
+        args=b"",
+        counters=lease.counters,
+        guid="",
+        stage=lease.stage,
+        leased=lease.leased,
+        max_attempts=lease.max_attempts,
+        notify=lease.notify,
+        holder=lease.holder,
+    )

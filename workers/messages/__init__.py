@@ -1,0 +1,1 @@
+"""Durable messages in the processes of an application: handlers, the executor that runs them, and enqueueing."""

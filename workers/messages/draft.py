@@ -1,0 +1,113 @@
+"""What `enqueue` is told, made into a message. Values only."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+import msgspec
+
+from ...ipc.durable.guid import new_guid
+from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, PRIORITY, Conflict, NewMessage, Routing
+from ...ipc.errors import RefusedError
+from ...ipc.units import parse_duration
+
+Duration = float | str | datetime.timedelta
+_encode = msgspec.json.Encoder().encode
+
+
+@runtime_checkable
+class Handled(Protocol):
+    """A function that `handler` has decorated."""
+
+    kind: str
+
+
+Kind = str | Handled | Callable[..., Any]
+
+
+class Options(TypedDict, total=False):
+    """How a message is to be run; all optional.
+
+    `delay` from now, or `due` (a moment with a time zone; the later of both); `priority`: lower first, 50 is usual.
+    `key`: the same key never makes a second message. `unique` and `conflict`: no second living one, see `Conflict`.
+    `deadline` (from now, or a moment): dead when it is not done by then; `on_deadline` "alert": only told.
+    `payload`: up to 10 MiB beside the arguments. `notify`: who is told when it is dead. `guid`: made by whoever
+    enqueues. `routing`: where it comes from and belongs to; `tracking_id` and `parent_id` are short for its fields.
+    """
+
+    delay: Duration
+    due: datetime.datetime
+    priority: int
+    key: str
+    unique: str
+    conflict: Conflict | str
+    max_attempts: int
+    deadline: Duration | datetime.datetime
+    on_deadline: str
+    notify: str
+    payload: bytes
+    guid: str
+    tracking_id: str
+    parent_id: int
+    routing: Routing
+
+
+def draft(kind: Kind, args: Any, now: int, options: Options) -> NewMessage:
+    """The message; `now` in ms of UTC. Raises RefusedError for what no store would take, TypeError for arguments that
+    JSON does not know."""
+    name = kind if isinstance(kind, str) else getattr(kind, "kind", "")
+    if not isinstance(name, str) or not name:
+        raise RefusedError(f"{kind!r} is no kind of message: give its name, or a function decorated with @handler")
+    body = b"{}" if args is None else _encode(args)
+    payload = options.get("payload", b"")
+    _check_size(name, "arguments", len(body), MOST_ARGS)
+    _check_size(name, "payload", len(payload), MOST_PAYLOAD)
+    return NewMessage(
+        kind=name,
+        args=body,
+        payload=payload,
+        priority=options.get("priority", PRIORITY),
+        delay=round(seconds(options.get("delay", 0)) * 1000),
+        due=moment(options["due"]) if "due" in options else 0,
+        guid=options.get("guid", "") or new_guid(),
+        key=options.get("key", ""),
+        unique=options.get("unique", ""),
+        conflict=Conflict(options.get("conflict", Conflict.RETURN)),
+        max_attempts=options.get("max_attempts", 0),
+        deadline=_deadline(options["deadline"], now) if "deadline" in options else 0,
+        on_deadline=options.get("on_deadline", "expire"),
+        notify=options.get("notify", ""),
+        routing=_routing(options),
+    )
+
+
+def seconds(duration: Duration) -> float:
+    """Of a duration in seconds, as text such as "5m", or a timedelta. Raises ValueError."""
+    if isinstance(duration, str):
+        return parse_duration(duration)
+    if isinstance(duration, datetime.timedelta):
+        return duration.total_seconds()
+    return float(duration)
+
+
+def moment(when: datetime.datetime) -> int:
+    """In ms of UTC. Raises ValueError for a moment without a time zone."""
+    if when.tzinfo is None:
+        raise ValueError(f"{when} has no time zone: say which one is meant, such as datetime.now(UTC)")
+    return round(when.timestamp() * 1000)
+
+
+def _deadline(given: Duration | datetime.datetime, now: int) -> int:
+    return moment(given) if isinstance(given, datetime.datetime) else now + round(seconds(given) * 1000)
+
+
+def _routing(options: Options) -> Routing:
+    given = {name: options[name] for name in ("tracking_id", "parent_id") if name in options}
+    routing = options.get("routing", Routing())
+    return msgspec.structs.replace(routing, **given) if given else routing
+
+
+def _check_size(kind: str, what: str, size: int, most: int) -> None:
+    if size > most:
+        hint = "put what is large into payload=" if what == "arguments" else "store it elsewhere and send where it is"
+        raise RefusedError(f"{kind}: {what} of {size:,} bytes are over the limit of {most:,}; {hint}")

@@ -1,0 +1,1 @@
+"""Where durable messages live: one protocol, and its stores."""

@@ -1,0 +1,127 @@
+"""How messages get into PostgreSQL from a dispatcher: those without keys as columns, the others with all rules."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from psycopg import Cursor
+
+from ...ipc.durable.guid import new_guid
+from ...ipc.durable.model import NewMessage, Receipt, Routing, State
+from .admission import due_at, refusal
+from .postgres_arrays import bodies, numbers, some_bodies, some_numbers, some_texts, texts
+from .postgres_kinds import Kinds
+from .postgres_link import ClashError, Link, Patient
+
+AT_ONCE = 2_000  # messages in one statement
+UNROUTED = Routing()
+
+Rows = Cursor[tuple[Any, ...]]
+
+
+class Enqueuing:
+    """Messages on their way into the store."""
+
+    def __init__(self, link: Link, sql: Mapping[str, str], kinds: Kinds) -> None:
+        self._link = link
+        self._sql = sql
+        self._kinds = kinds
+
+    def enqueue(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
+        """See Store.enqueue. `loud`: dispatchers of other hosts are told."""
+        refused = [refusal(message) for message in messages]
+        good = [message for message, why in zip(messages, refused, strict=True) if not why]
+        receipts = iter(self._stored(good, now, loud=loud))
+        return [Receipt(created=False, refused=why) if why else next(receipts) for why in refused]
+
+    def enqueue_with(self, db: Patient, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
+        """As `enqueue`, in the transaction that this connection is in; all rules are looked at there."""
+        rows = [self._carefully(db, part, now) for part in _parts(messages)]
+        return [_receipt(row) for part in rows for row in part.fetchall()]
+
+    def payload(self, id: int) -> bytes:
+        """The bytes beside the arguments."""
+        with self._link.session() as db:
+            row = db.execute(self._sql["payload"], {"id": id}, binary=True).fetchone()
+        return row[0] if row else b""
+
+    def _stored(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
+        if any(message.key or message.unique for message in messages):
+            return self._all_carefully(messages, now)
+        try:
+            return self._all_plainly(messages, now, loud=loud)
+        except ClashError:  # one of the guids is there already, and it takes a closer look to see which
+            return self._all_carefully(messages, now)
+
+    def _all_plainly(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
+        if not messages:
+            return []
+        guids = [message.guid or new_guid() for message in messages]
+        kinds = self._kinds.ids(dict.fromkeys(message.kind for message in messages), add=True)
+        parts = zip(_parts(messages), _parts(guids), strict=True)
+        with self._link.batch() as db:
+            rows = [db.execute(self._sql["store"], _columns(*part, kinds, now) | {"now": now}) for part in parts]
+            if loud:
+                db.execute(self._sql["ring"], {"channel": self._link.where.channel, "names": texts(kinds)})
+        ids = [id for part in rows for (id,) in part.fetchall()]
+        return [Receipt(id, guid) for id, guid in zip(ids, guids, strict=True)]
+
+    def _all_carefully(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
+        with self._link.session() as db, db.transaction():
+            return self.enqueue_with(db, messages, now)
+
+    def _carefully(self, db: Patient, messages: Sequence[NewMessage], now: int) -> Rows:
+        return db.execute(self._sql["store_carefully"], _careful_columns(messages) | {"now": now})
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
+
+
+def _receipt(row: tuple[Any, ...]) -> Receipt:
+    id, guid, created, state, refused = row
+    return Receipt(id, guid, created, State(state), refused)
+
+
+def _columns(
+    messages: Sequence[NewMessage], guids: Sequence[str], kinds: Mapping[str, int], now: int
+) -> dict[str, Any]:
+    """The parameters of `store`, but for its time."""
+    return {
+        "kind_id": numbers(kinds[one.kind] for one in messages),
+        "args": bodies(one.args for one in messages),
+        "priority": numbers(one.priority for one in messages),
+        "due": numbers(due_at(one, now) for one in messages),
+        "guid": texts(guids),
+        "payload": some_bodies([one.payload for one in messages]),
+        "max_attempts": some_numbers([one.max_attempts for one in messages]),
+        "deadline": some_numbers([one.deadline for one in messages]),
+        "on_deadline": texts(one.on_deadline for one in messages),
+        "notify": some_texts([one.notify for one in messages]),
+        "routing": some_texts(["" if one.routing == UNROUTED else _json(one.routing) for one in messages]),
+    }
+
+
+def _careful_columns(messages: Sequence[NewMessage]) -> dict[str, Any]:
+    """The parameters of `store_carefully`, but for its time."""
+    return {
+        "kind": texts(one.kind for one in messages),
+        "args": bodies(one.args for one in messages),
+        "priority": numbers(one.priority for one in messages),
+        "delay": numbers(one.delay for one in messages),
+        "due": numbers(one.due for one in messages),
+        "guid": texts(one.guid or new_guid() for one in messages),
+        "payload": bodies(one.payload for one in messages),
+        "max_attempts": numbers(one.max_attempts for one in messages),
+        "deadline": numbers(one.deadline for one in messages),
+        "on_deadline": texts(one.on_deadline for one in messages),
+        "notify": texts(one.notify for one in messages),
+        "routing": texts(_json(one.routing) for one in messages),
+        "key": texts(one.key for one in messages),
+        "unique": texts(one.unique for one in messages),
+        "conflict": texts(one.conflict for one in messages),
+    }
+
+
+def _json(routing: Routing) -> str:
+    return msgspec.json.encode(routing).decode().replace("\\u0000", "�")

@@ -1,0 +1,207 @@
+"""A connection to PostgreSQL that is made when it is needed, and again after it was lost."""
+
+import os
+import select
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.abc import PQGen
+
+from .protocol import StoreAway, StoreError
+
+SCHEMA = "bkd"
+CHANGED = "*"  # said on the channel of a store: look at cancels and controls
+PATIENCE = 20.0  # seconds without any answer, after which a connection counts as lost
+OLDEST_SERVER = 140000
+
+TURNS = {
+    "plan_cache_mode": "force_custom_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "statement_timeout": "8s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+VERBS = {
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "statement_timeout": "15s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "30s",
+}
+LIFE = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+FOREVER = (
+    errors.ProgrammingError,
+    errors.IntegrityError,
+    errors.DataError,
+    errors.NotSupportedError,
+    errors.InvalidPassword,
+    errors.InvalidAuthorizationSpecification,
+    errors.InvalidCatalogName,
+)
+REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+
+
+class Address(NamedTuple):
+    """Where a store is: an url for libpq, and the schema in it."""
+
+    conninfo: str
+    schema: str
+
+    @property
+    def channel(self) -> str:
+        """What dispatchers of this store listen to."""
+        return f"bkd_{self.schema}"
+
+
+def address(url: str) -> Address:
+    """The store that an url names; `?schema=` is ours, all else is libpq's. Raises StoreError for one that is none."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    schema = given.pop("schema", SCHEMA)
+    if not schema.isidentifier() or schema != schema.lower() or len(schema) > 50:
+        raise StoreError("the schema of the store is a word of small letters: correct ?schema= in the url")
+    named = {"application_name": f"bkd:{socket.gethostname()}:{os.getpid()}"}
+    return Address(urlunsplit(parts._replace(query=urlencode(LIFE | named | given))), schema)
+
+
+class ClashError(StoreAway):
+    """Something is there already of which there can be only one."""
+
+
+class Patient(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that does not wait for ever for a server which says nothing."""
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg's; a server that lets all of PATIENCE pass loses the connection."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, PATIENCE)
+        except errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise errors.OperationalError(f"no answer within {PATIENCE:.0f} s") from error
+
+
+class Link:
+    """One connection with settings of its own. `lost`: how often it was lost in the midst of something."""
+
+    def __init__(self, where: Address, settings: Mapping[str, str]) -> None:
+        self.where = where
+        self.lost = 0
+        self._settings = settings
+        self._connection: Patient | None = None
+        self._pid = self._abandoned = 0
+
+    @contextmanager
+    def session(self) -> Iterator[Patient]:
+        """The connection, each statement a transaction unless one is begun. Raises StoreAway when it cannot be had or
+        is lost, StoreError for what trying again does not help."""
+        try:
+            connection = self._connected()
+            yield connection
+        except (psycopg.Error, OSError) as error:
+            raise self._judged(error) from error
+
+    @contextmanager
+    def batch(self) -> Iterator[Patient]:
+        """As `session`, for a transaction whose statements are sent together: results are read after it."""
+        with self.session() as connection, connection.pipeline(), connection.transaction():
+            yield connection
+
+    def close(self) -> None:
+        """Let go of it; it is made again at the next use."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> Patient:
+        if self._connection is not None and not _is_there(self._connection):
+            self.close()
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> Patient:
+        connection = Patient.connect(self.where.conninfo, autocommit=True)
+        try:
+            if connection.info.server_version < OLDEST_SERVER:
+                raise StoreError("the server of the store is older than PostgreSQL 14: upgrade it")
+            connection.execute(self._greeting())
+            self._end_predecessor(connection)
+            self._pid = connection.info.backend_pid
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _greeting(self) -> sql.Composed:
+        settings = {"search_path": f"{self.where.schema}, pg_temp", **self._settings}
+        pairs = [
+            sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
+            for name, value in settings.items()
+        ]
+        return sql.SQL("SELECT {}").format(sql.SQL(", ").join(pairs))
+
+    def _end_predecessor(self, connection: Patient) -> None:
+        """The server may still be at work for a connection that is lost here: what it does must be over before."""
+        if self._abandoned:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity"
+                " WHERE pid = %s AND usename = current_user AND application_name = current_setting('application_name')",
+                (self._abandoned,),
+            )
+            self._abandoned = 0
+
+    def _judged(self, error: Exception) -> Exception:
+        connection = self._connection
+        if connection is not None and (connection.closed or connection.info.transaction_status != IDLE):
+            self.lost += 1
+            self._abandoned = self._pid
+            self.close()
+        return judged(error)
+
+
+def _is_there(connection: Patient) -> bool:
+    """Whether nothing is known of an idle connection's end: a server that went has said so."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        try:
+            connection.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
+    return connection.pgconn.status == psycopg.pq.ConnStatus.OK
+
+
+IDLE = psycopg.pq.TransactionStatus.IDLE
+
+
+def judged(error: Exception) -> Exception:
+    """StoreError for what a person must mend, else StoreAway; never with more than one line."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName):
+        return StoreError(f"the store lacks tables of this version ({line}): run `bkd store migrate`")
+    refused = isinstance(error, psycopg.OperationalError) and any(words in str(error) for words in REFUSALS)
+    if isinstance(error, errors.UniqueViolation):
+        return ClashError(line)
+    if isinstance(error, FOREVER) or refused:
+        return StoreError(f"PostgreSQL refuses: {line}")
+    return StoreAway(f"PostgreSQL does not answer as it should: {line}")

@@ -1,0 +1,244 @@
+"""A turn of the dispatcher in PostgreSQL: one transaction, its statements sent together.
+
+Each statement sees what those before it have done, so that what was settled can be claimed, and a lock that was freed
+be given, in the same turn.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from psycopg import Cursor
+
+from ...ipc.durable.model import ENDS, Counters, Task
+from ...ipc.durable.wire import Held
+from .postgres_arrays import bodies, numbers, texts
+from .postgres_kinds import Kinds
+from .postgres_link import Link, Patient
+from .postgres_marks import Marks
+from .postgres_settled import late_columns, settled_columns
+from .protocol import Demand, StoreAway, Turn, Turned
+
+PROMOTED = 1_000  # of each kind, in one turn
+SEEN_MS = 50  # for so long a busy dispatcher believes what it has seen of delayed messages
+
+Rows = Cursor[tuple[Any, ...]]
+
+
+class Turns:
+    """The turns of one dispatcher."""
+
+    def __init__(self, link: Link, sql: Mapping[str, str], kinds: Kinds) -> None:
+        self._link = link
+        self._sql = sql
+        self._kinds = kinds
+        self._marks = Marks()
+        self._held: dict[int, _Held] = {}
+        self._seen = _Delayed()
+        self._adrift = False
+
+    def held(self, leases: Sequence[Held]) -> None:
+        """These leases of this node are known to the dispatcher."""
+        self._held.update((lease.id, _Held(lease.fence)) for lease in leases)
+
+    def look_again(self) -> None:
+        """Something was done besides turns: what is known of delayed messages may be wrong."""
+        self._seen = _Delayed()
+
+    def turn(self, turn: Turn) -> Turned:
+        """See Store.turn."""
+        lost = self._link.lost
+        try:
+            done = self._turned(turn)
+        except StoreAway:
+            self._marks.forget()
+            self._adrift |= bool(turn.demands) and self._link.lost > lost
+            raise
+        self._adrift = False
+        return done
+
+    def _turned(self, turn: Turn) -> Turned:
+        names = dict.fromkeys(name for demand in turn.demands for name in demand.kinds)
+        kinds = self._kinds.ids(names)
+        self._rewind_for(turn)
+        self._marks.begin(time.monotonic())
+        with self._link.batch() as db:
+            sent = self._send(db, turn, kinds)
+        stale = self._late(turn, set(sent.settled.fetchall())) if sent.settled is not None else []
+        done = self._answer(turn, sent, kinds, stale)
+        self._marks.end(time.monotonic())
+        return done
+
+    def _rewind_for(self, turn: Turn) -> None:
+        dues = [one.due for one in turn.settled if one.state not in ENDS and one.due <= turn.now]
+        if self._adrift or (dues and min(dues) <= 0):
+            self._marks.forget()
+        elif dues:
+            self._marks.rewind(min(dues))
+
+    def _send(self, db: Patient, turn: Turn, kinds: Mapping[str, int]) -> "_Sent":
+        run = _Runner(db, self._sql)
+        if self._adrift:
+            fences = numbers(lease.fence for lease in self._held.values())
+            run("give_back", node=turn.node, id=numbers(self._held), fence=fences)
+        kept = run("keep_stages", **_stages(turn)) if turn.stages else None
+        if turn.began:
+            run("begin", **_leases(turn.began))
+        if turn.progress:
+            words = bodies(word for _, word in turn.progress)
+            run("note_progress", word=words, **_leases([held for held, _ in turn.progress]))
+        settled = self._settle(run, turn) if turn.settled else None
+        granted = self._lock(run, turn) if turn.locks else None
+        promoted, claims = None, []
+        if kinds:
+            everything = numbers(kinds.values())
+            run("lock_kinds", kinds=everything)
+            if not self._seen.still_holds(turn, everything):
+                marks = self._marks.delayed(kinds.values())
+                promoted = run("promote", kinds=everything, marks=marks, now=turn.now, most=PROMOTED)
+            claims = [self._claim(run, turn, demand, kinds) for demand in turn.demands]
+        return _Sent(kept, settled, granted, promoted, claims)
+
+    def _settle(self, run: "_Runner", turn: Turn) -> Rows:
+        settled = sorted(turn.settled, key=lambda one: one.id)
+        ends = [one.id for one in settled if one.state in ENDS and self._held.get(one.id, UNKNOWN).keyed]
+        rows = run("settle", now=turn.now, ends=numbers(ends), **settled_columns(settled))
+        if ends:
+            run("release_unique", ids=numbers(ends), now=turn.now)
+        return rows
+
+    def _lock(self, run: "_Runner", turn: Turn) -> Rows:
+        keys = texts(lock.key for lock in turn.locks)
+        run("guard_locks", keys=keys)
+        ids, fences = numbers(lock.id for lock in turn.locks), numbers(lock.fence for lock in turn.locks)
+        return run("grant_locks", id=ids, fence=fences, key=keys)
+
+    def _claim(self, run: "_Runner", turn: Turn, demand: Demand, kinds: Mapping[str, int]) -> Rows | None:
+        wanted = list(dict.fromkeys(kinds[name] for name in demand.kinds if name in kinds))
+        if not wanted or not demand.holders:
+            return None
+        known = self._marks.known(wanted)
+        return run(
+            "claim",
+            kinds=numbers(wanted),
+            want=len(demand.holders),
+            holders=numbers(demand.holders),
+            aged=demand.aged,
+            node=turn.node,
+            now=turn.now,
+            mark_kinds=known.kinds,
+            mark_priorities=known.priorities,
+            mark_dues=known.dues,
+        )
+
+    def _late(self, turn: Turn, held: set[tuple[int, int]]) -> list[Held]:
+        """Those without a lease that were not written before; this is recorded."""
+        for one in turn.settled:
+            if self._held.get(one.id, UNKNOWN).fence == one.fence:
+                del self._held[one.id]
+        late = {}
+        for one in turn.settled:
+            lease = (one.id, one.fence)
+            if lease in held:
+                held.discard(lease)
+            else:
+                late[lease] = one
+        if not late:
+            return []
+        with self._link.session() as db:
+            news = db.execute(self._sql["record_late"], late_columns(list(late.values()), turn.now)).fetchall()
+        return [Held(*row) for row in news]
+
+    def _answer(self, turn: Turn, sent: "_Sent", kinds: Mapping[str, int], stale: list[Held]) -> Turned:
+        now_held = {Held(*row) for row in sent.kept.fetchall()} if sent.kept is not None else set()
+        kept = [held for one in turn.stages if (held := Held(one.id, one.fence)) in now_held]
+        granted = [Held(id, fence) for id, fence, _ in sent.granted.fetchall()] if sent.granted is not None else []
+        claimed, more = [], False
+        for demand, rows in zip(turn.demands, sent.claims or [None] * len(turn.demands), strict=True):
+            found = rows.fetchall() if rows is not None else []
+            claimed.append([self._task(row, turn.now) for row in found])
+            more |= bool(found) and (len(found) == len(demand.holders) or len(found) < (found[0][25] or 0))
+            self._marks.claimed((row[2], row[13], row[15]) for row in found)
+            self._held.update((row[0], _Held(row[1], row[26])) for row in found)
+        if sent.promoted is not None:
+            more |= self._promoted(turn, sent.promoted, kinds)
+        return Turned(claimed, stale, granted, kept, self._seen.next_due if kinds else 0, more)
+
+    def _promoted(self, turn: Turn, rows: Rows, kinds: Mapping[str, int]) -> bool:
+        """What was promoted; whether this turn's claims may have missed some of it."""
+        ((moved, oldest, next_due),) = rows.fetchall()
+        missed = bool(moved) and self._marks.rewind(oldest)
+        if moved >= PROMOTED:
+            self._seen = _Delayed(next_due=next_due)
+            return True
+        self._marks.promoted(kinds.values(), turn.now)
+        self._seen = _Delayed(numbers(kinds.values()), turn.now, next_due)
+        return missed
+
+    def _task(self, row: tuple[Any, ...], now: int) -> Task:
+        """From the columns of `claim`."""
+        id, fence, kind, args = row[:4]
+        guid, stage, outputs, priority, created, due = row[10:16]
+        return Task(
+            id, fence, self._kinds.name(kind), args, Counters(*row[4:10]), guid, stage, outputs or [], priority,
+            created, due, now, *row[16:25],
+        )  # fmt: skip
+
+
+class _Held(NamedTuple):
+    """A lease that the dispatcher has. `keyed`: its message has a unique key, or may have one."""
+
+    fence: int
+    keyed: bool = True
+
+
+UNKNOWN = _Held(-1)
+
+
+class _Delayed(NamedTuple):
+    """What was seen of delayed messages: when it was, of which kinds, and when the next one is due (0: none is)."""
+
+    kinds: str = ""
+    at: int = 0
+    next_due: int = 0
+
+    def still_holds(self, turn: Turn, kinds: str) -> bool:
+        """Whether nothing can have become due since, but for what another host has delayed by less than SEEN_MS."""
+        again = any(one.state not in ENDS for one in turn.settled)
+        early = not self.next_due or turn.now < self.next_due
+        return kinds == self.kinds and early and not again and 0 <= turn.now - self.at < SEEN_MS
+
+
+class _Sent(NamedTuple):
+    """Answers that have come when the transaction is committed."""
+
+    kept: Rows | None
+    settled: Rows | None
+    granted: Rows | None
+    promoted: Rows | None
+    claims: list[Rows | None]
+
+
+class _Runner:
+    """Sends named statements."""
+
+    def __init__(self, db: Patient, sql: Mapping[str, str]) -> None:
+        self._db = db
+        self._sql = sql
+
+    def __call__(self, name: str, /, **values: Any) -> Rows:
+        cursor = self._db.cursor(binary=True)
+        return cursor.execute(self._sql[name], values)
+
+
+def _stages(turn: Turn) -> dict[str, str]:
+    return {
+        "id": numbers(one.id for one in turn.stages),
+        "fence": numbers(one.fence for one in turn.stages),
+        "stage": numbers(one.stage for one in turn.stages),
+        "body": bodies(one.output for one in turn.stages),
+    }
+
+
+def _leases(held: Sequence[Held]) -> dict[str, str]:
+    return {"id": numbers(one.id for one in held), "fence": numbers(one.fence for one in held)}
