@@ -29,7 +29,8 @@ def worn(group: Group, worker: Worker, pulse: Pulse) -> str:
     """Why this heartbeat is one too many, "" when it is not."""
     settings = group.settings
     if settings.max_requests and pulse.served >= _spread(settings.max_requests, worker):
-        return f"{pulse.served} requests served (max_requests = {settings.max_requests})"
+        what = "messages run" if settings.kind == "messages" else "requests served"
+        return f"{pulse.served} {what} (max_requests = {settings.max_requests})"
     limit = limit_of(group, worker)
     return _grown(settings.max_memory, worker, pulse) if limit and pulse.pss >= limit else ""
 

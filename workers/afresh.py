@@ -23,11 +23,14 @@ RACE = 2.0
 
 
 class Afresh(SourceFileLoader):
-    """What was compiled RACE seconds after the source's last change is of that source; the rest is compiled again."""
+    """What was compiled RACE seconds after the source came to lie there is of that source; the rest is compiled again.
+
+    By the change time, not the one of modification: whoever unpacks or synchronises files sets that back.
+    """
 
     def get_data(self, path: str) -> bytes:
         """The file's content. Raises OSError for compiled code that is not to be trusted, as if there were none."""
-        if path.endswith(".pyc") and os.stat(path).st_mtime < os.stat(self.path).st_mtime + RACE:
+        if path.endswith(".pyc") and os.stat(path).st_mtime < os.stat(self.path).st_ctime + RACE:
             raise OSError(f"{path} may be older than {self.path}")
         return super().get_data(path)
 

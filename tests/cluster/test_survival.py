@@ -312,8 +312,10 @@ def test_a_disk_that_is_read_only(prepare):
             assert cluster.bkd("restart", "web").returncode == 0
             assert "Read-only file system" in cluster.status()["disk"]
         assert traffic.failed == []
-        kill(cluster.pids("web")[0])
-        until(lambda: cluster.is_ready() and cluster.get("/").startswith("two"))
+        gone = cluster.pids("web")[0]
+        kill(gone)
+        until(lambda: cluster.worker("web.1")["pid"] != gone and cluster.is_ready())
+        assert cluster.get("/").startswith("two")
     finally:
         subprocess.run(["umount", "-l", cluster.run_dir], check=True)
     kill(cluster.pids("web")[0])

@@ -226,7 +226,7 @@ class StoreMachine(RuleBasedStateMachine):
         stale = [Held(one.id, one.fence) for one in settled if not self.model.settle(one, self.now)]
         granted = [Held(one.id, one.fence) for one in locks if self.model.lock(one.id, one.fence, one.key)]
         claimed = [self.model.claim(node, of, places, aged, self.now) for of, places, aged in demands]
-        assert (turned.kept, turned.stale, turned.granted) == (kept, stale, granted)
+        assert (turned.kept, turned.stale, set(turned.granted)) == (kept, stale, set(granted))
         assert [[task.id for task in tasks] for tasks in turned.claimed] == claimed
         for task in (task for tasks in turned.claimed for task in tasks):
             one = self.model.messages[task.id]

@@ -268,7 +268,7 @@ def test_while_the_server_is_away_it_says_so_and_then_works_again(lonely):
     store.close()
 
 
-def test_what_a_person_must_mend_is_said_in_a_line(url, lonely):
+def test_what_a_person_must_mend_is_said_in_a_line(url):
     wrong = {
         url.rpartition("/")[0] + "/nowhere": "does not exist",
         url.replace("bkd@", "stranger@"): "does not exist",

@@ -1,15 +1,18 @@
 """The way to the store: one thread, one clock, and whether the store answers at the moment."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..store.protocol import Store, StoreAway
+from ..store.protocol import Store, StoreAway, StoreError
 from .alarms import Alarms
 from .clock import Clock
 from .storethread import StoreThread
 
 T = TypeVar("T")
+
+logger = logging.getLogger("bkd.dispatch")
 
 
 class Access:
@@ -30,12 +33,17 @@ class Access:
 
     async def run(self, function: Callable[[Store, int], T]) -> T:
         """The function's result, called with the store and the present moment, in the store's thread. Raises StoreAway,
-        StoreError."""
+        and StoreError for whatever else goes wrong."""
         try:
             return await self.ask(function)
         except StoreAway as error:
             self.lost(error)
             raise
+        except StoreError:
+            raise
+        except Exception as error:
+            logger.exception("the store failed")
+            raise StoreError(str(error) or type(error).__name__) from error
 
     async def ask(self, function: Callable[[Store, int], T]) -> T:
         """As `run`, for what operators want. They have a connection of their own at some stores, so that its loss says

@@ -11,12 +11,11 @@ import msgspec
 from .context import Context
 
 WHOLE, CONTEXT = "args", "context"
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Parameter = inspect.Parameter
 
 
 class Arguments:
-    """Of one function. `read` makes an object of the bytes, or raises one of UNREADABLE; `call` calls with it.
+    """Of one function. `read` makes an object of the bytes, or raises what is UNREADABLE; `call` calls with it.
 
     A function takes them as a whole when its one parameter is called `args`, or is a Struct, a dataclass or a
     TypedDict; else each key is a parameter. What is called `context`, or is annotated as Context, is not among them.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .run import Run
 
+MOST_PROGRESS = 4096
 _encode = msgspec.json.Encoder().encode
 
 
@@ -133,8 +134,12 @@ class Context:
         return self._run.log
 
     def progress(self, value: Any) -> None:
-        """Tell operators how far it is: anything JSON knows, at most once a second; the last one counts."""
-        self._post.progress(self._run, _encode(value))
+        """Tell operators how far it is: anything JSON knows, at most once a second; the last one counts. Raises
+        ValueError when it is long."""
+        body = _encode(value)
+        if len(body) > MOST_PROGRESS:
+            raise ValueError(f"progress is told in a word, not in {len(body):,} bytes; {MOST_PROGRESS:,} are allowed")
+        self._post.progress(self._run, body)
 
     async def payload(self) -> bytes:
         """What was enqueued beside the arguments, b"" if nothing was."""

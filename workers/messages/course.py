@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from ...ipc.durable.model import Outcome
 from ...ipc.durable.wire import LockAsked, StageDone
-from .arguments import UNREADABLE
+from ...ipc.message import UNREADABLE
 from .context import Context, Post
 from .run import LOST, Run, encoded
 

@@ -60,10 +60,12 @@ class Gate:
             yield
             return
         self.is_open = False
-        yield
-        self.is_open = True
-        if self.is_wanted:
-            self.interrupt()
+        try:
+            yield
+        finally:
+            self.is_open = True
+            if self.is_wanted:
+                self.interrupt()
 
 
 class InMain(Blocking):

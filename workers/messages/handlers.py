@@ -59,8 +59,8 @@ def handler(
     """Decorator: this function, async or plain, runs messages of this `kind`. It stays what it was, and gets `kind`.
 
     `stages`: it is called once for each, `context.stage` says for which; a finished one is never run again. `retry`:
-    Exponential, Fixed or Calendar. `timeout`: of one run; `grace`: how long after it the process is ended (0 seconds
-    for `timeout`: no limit). `lock`: from the arguments to the name of what only one run at a time may use, or None.
+    Exponential, Fixed or Calendar. `timeout`: of one run, 0 for none; `grace`: how long after it the process of a run
+    that goes on is ended. `lock`: from the arguments to the name of what only one run at a time may use, or None.
     `notify`: who is told of a dead letter. `classify`: exceptions to "retryable", "final", "lock", "auth", as a table
     or a function, before the common table. `mode`: only executors of this mode run it. `keep`, `keep_dead`: how long
     ends are kept, None for ever. `max_crashes`: of its process; `max_locks`: runs that find the lock taken;

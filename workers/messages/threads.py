@@ -10,7 +10,7 @@ _log = logging.getLogger("bkd")
 
 
 class Threads:
-    """No more than are busy at once. `submit` is called in one thread only."""
+    """No more than were ever busy at once. `submit` is called in one thread only."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
@@ -18,7 +18,7 @@ class Threads:
 
     def submit(self, work: Callable[[], object], busy: int) -> None:
         """Call it in a thread, with a copy of the present context variables; `busy`: how many are at work already.
-        Raises RuntimeError when the kernel gives no thread and there is none."""
+        When the kernel gives no more threads, it waits for one that is there."""
         if busy >= self._count:
             self._start()
         context = contextvars.copy_context()
@@ -28,8 +28,6 @@ class Threads:
         try:
             threading.Thread(target=self._work, name=f"handler-{self._count + 1}", daemon=True).start()
         except RuntimeError as error:
-            if not self._count:
-                raise
             _log.error("a message has to wait for a thread: %s", error)
         else:
             self._count += 1

@@ -39,8 +39,12 @@ class PostgresStore(Store):
         self._deeds = Deeds(self._asking, sql, self._kinds, self._enqueuing)
 
     def open(self) -> None:
-        self._schema.open()
         self._kinds.forget()
+        try:
+            self._schema.open()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._turning.close()

@@ -116,13 +116,20 @@ class Link:
             connection = self._connected()
             yield connection
         except (psycopg.Error, OSError) as error:
-            raise self._judged(error) from error
+            self._restore()
+            raise judged(error) from error
+        except BaseException:
+            self._restore()
+            raise
 
     @contextmanager
     def batch(self) -> Iterator[Patient]:
-        """As `session`, for a transaction whose statements are sent together: results are read after it."""
-        with self.session() as connection, connection.pipeline(), connection.transaction():
+        """As `session`, for a transaction whose statements are sent together: results are read after it. One round trip:
+        `connection.transaction()` would wait for an answer to its BEGIN."""
+        with self.session() as connection, connection.pipeline():
+            connection.execute("BEGIN")
             yield connection
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Let go of it; it is made again at the next use."""
@@ -168,30 +175,26 @@ class Link:
             )
             self._abandoned = 0
 
-    def _judged(self, error: Exception) -> Exception:
+    def _restore(self) -> None:
+        """Nothing is left of a transaction that has failed; if that cannot be had, the connection is lost."""
         connection = self._connection
-        if connection is not None and (connection.closed or connection.info.transaction_status != IDLE):
+        if connection is None:
+            return
+        try:
+            connection.rollback()
+        except psycopg.Error:
             self.lost += 1
             self._abandoned = self._pid
             self.close()
-        return judged(error)
 
 
 def _is_there(connection: Patient) -> bool:
-    """Whether nothing is known of an idle connection's end: a server that went has said so."""
+    """Whether nothing was said on an idle connection: a server says nothing there but that it goes."""
     if connection.closed:
         return False
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        try:
-            connection.pgconn.consume_input()
-        except psycopg.OperationalError:
-            return False
-    return connection.pgconn.status == psycopg.pq.ConnStatus.OK
-
-
-IDLE = psycopg.pq.TransactionStatus.IDLE
+    return not poll.poll(0)
 
 
 def judged(error: Exception) -> Exception:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-DEADLINE = 10.0  # seconds; for what should be there at once
+DEADLINE = 30.0  # seconds; for what should be there at once
 HERE = Path(__file__).parent
 
 

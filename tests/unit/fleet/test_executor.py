@@ -128,7 +128,8 @@ def test_whoever_asked_hears_the_end_wherever_the_master_of_the_host_dies(tmp_pa
             if died:
                 made.hosts["h1"] = await h1.next_master().up()
             await asyncio.wait_for(task, 10)
-            assert terminal.code == (0 if len(h1.deeds.begun) == 1 and "1 of 1" in terminal.out else 1)
+            done = len(h1.deeds.begun) == 1 and "1 of 1" in terminal.out
+            assert terminal.code in ((0,) if done else (1, 3))  # 3: its next master was not there in time
             return died
 
     for number in itertools.count(1, 2):

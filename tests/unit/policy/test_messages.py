@@ -47,6 +47,12 @@ def test_one_that_sends_no_heartbeats_hangs():
     assert [fact.verdict for fact in drive.told(WorkerHung)] == ["stuck"]
 
 
+def test_finished_messages_count_for_recycling():
+    drive = Drive(messages(max_requests=100)).up()
+    drive.ping("jobs.1", served=120)
+    assert drive.worker("jobs.1").stale == "120 messages run (max_requests = 100)"
+
+
 # -- messages that are overdue
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 import pytest
 
-from bkd.workers.messages.arguments import UNREADABLE, Arguments
+from bkd.ipc.message import UNREADABLE
+from bkd.workers.messages.arguments import Arguments
 from bkd.workers.messages.context import Context
 
 

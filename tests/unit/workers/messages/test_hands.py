@@ -1,5 +1,7 @@
 """What an executor has in hand, and what it has to say of that."""
 
+import asyncio
+import contextlib
 from concurrent.futures import Future
 from time import monotonic
 
@@ -19,11 +21,13 @@ from bkd.ipc.durable.wire import (
     unpacked,
 )
 from bkd.ipc.frames import FrameReader
+from bkd.workers.messages.blocking import stepped
 from bkd.workers.messages.crew import LAST_LIMIT, Crew, Station
 from bkd.workers.messages.declaration import Declaration, Terms
 from bkd.workers.messages.hands import Hands
 from bkd.workers.messages.journal import Journal
 from bkd.workers.messages.outbox import Outbox
+from bkd.workers.messages.shared import Shared
 from bkd.workers.supervision import Load
 
 KINDS = {"kind": Declaration("kind", lambda: None, Terms(stages=("a", "b")))}
@@ -200,3 +204,21 @@ def test_only_the_last_ones_give_up_waiting_for_a_dispatcher():
     assert not crew._is_done()
     crew._is_last = True
     assert crew._is_done()
+
+
+@pytest.mark.parametrize(("why", "waits"), [("timeout", False), ("", True)])
+def test_at_sigterm_nobody_waits_for_what_was_told_to_end_before(why, waits):
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop):
+        crew = Shared(Station("", "jobs.1", 1, 1, "shared", 1, KINDS), None, Journal(), loop)
+        crew.hands.take([task(1)])
+        run = crew.hands.next()
+        run.why = why
+        ending = crew._cut()
+        if not waits:
+            stepped(ending)
+        else:
+            with pytest.raises(RuntimeError, match="running event loop"):
+                stepped(ending)
+
+    assert run.why == (why or "stopped")
