@@ -14,13 +14,14 @@ from typing import Any
 import click
 
 from ..ipc.units import parse_duration
-from .asking import Display, ask, say
-from .client import NotRunning, find_socket
+from .asking import Display, ask, show
+from .client import Client, NotRunning, find_socket
 
 DIRECT = "bkd.workers.operators.direct"
 PIECE = 256 * 1024
 MOST_IN_PIECE = 1000
 BULK_LIMIT = 120.0
+PARTLY = 3
 Located = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -234,14 +235,39 @@ def _adding(located: Located) -> Callable[..., Any]:
         if file is not None and args is not None:
             raise Usage("arguments come from the command line or from a file, not from both")
         items = _lines(file) if file is not None else iter([_argument(args)])
-        code, done, display = 0, 0, Progress(_size(file))
-        for piece in _pieces(items, count):
-            code = max(code, _ask("message:add", {"kind": kind, "options": given, **piece}, dict(options)))
-            done += len(piece["items"]) * piece["count"]
-            display.show(done, file)
-        return code
+        return _add({"kind": kind, "options": given}, _pieces(items, count), Progress(_size(file)), file, options)
 
     return add
+
+
+def _add(what: dict[str, Any], pieces: Iterator[dict[str, Any]], progress: "Progress", file: Any, options: Any) -> int:
+    """Piece by piece, until one cannot be stored at all; one document about all of them."""
+    total: dict[str, Any] = {"ids": [], "created": 0, "refused": []}
+    worst = 0
+    try:
+        for piece in pieces:
+            code, out, err = _collected("message:add", {**what, **piece}, options)
+            _gather(total, out)
+            show("" if options["as_json"] else "".join(f"{id}\n" for id in total["ids"][-_number(out) :]), err)
+            worst = max(worst, code)
+            if code not in (0, PARTLY):
+                break
+            progress.show(len(total["ids"]), file)
+    except click.ClickException as error:
+        stored = f"; {len(total['ids'])} messages before it are stored" if total["ids"] else ""
+        raise Usage(f"{error.message}{stored}") from None
+    if options["as_json"]:
+        show(json.dumps(total) + "\n", "")
+    return PARTLY if worst and total["ids"] else worst
+
+
+def _gather(total: dict[str, Any], out: str) -> None:
+    for name, value in (json.loads(out) if out else {}).items():
+        total[name] += value
+
+
+def _number(out: str) -> int:
+    return len(json.loads(out)["ids"]) if out else 0
 
 
 class Progress:
@@ -307,19 +333,46 @@ def _value(text: str) -> Any:
 
 def _ask(verb: str, arguments: dict[str, Any], options: dict[str, Any]) -> int:
     """Ask the master, or the store itself when no cluster is running."""
-    config, sock, render = options["config"], options["sock"], "json" if options["as_json"] else "text"
+    render = "json" if options["as_json"] else "text"
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    try:
-        path = find_socket(config, sock)
-        if not sock and not _answers(path):
-            raise NotRunning(f"nobody answers at {path}")
-    except NotRunning as error:
-        if sock:
-            return say(error)
+    path = _path(options)
+    if not path:
         direct = importlib.import_module(DIRECT)
-        code: int = direct.run(verb, arguments, config, render, width)
+        code: int = direct.run(verb, arguments, options["config"], render, width, show)
         return code
     return ask(verb, {**arguments, "width": width}, sock=path, render=render, limit=BULK_LIMIT)
+
+
+def _collected(verb: str, arguments: dict[str, Any], options: dict[str, Any]) -> tuple[int, str, str]:
+    """Exit code, document and errors of a command, in place of printing them."""
+    out: list[str] = []
+    err: list[str] = []
+
+    def take(piece: str, error: str) -> None:
+        out.append(piece)
+        err.append(error)
+
+    path = _path(options)
+    if not path:
+        direct = importlib.import_module(DIRECT)
+        code: int = direct.run(verb, arguments, options["config"], "json", 0, take)
+    else:
+        code, *rest = Client(path, limit=BULK_LIMIT).run(
+            verb, arguments, render="json", progress=take, draw=lambda screen, error: take("", error), limit=BULK_LIMIT
+        )
+        take(*rest)
+    return code, "".join(out), "".join(err)
+
+
+def _path(options: dict[str, Any]) -> str:
+    """The control socket, "" when no cluster is running."""
+    if options["sock"]:
+        return str(options["sock"])
+    try:
+        path = find_socket(options["config"], None)
+    except NotRunning:
+        return ""
+    return path if _answers(path) else ""
 
 
 def _answers(path: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
-LONGEST_FIRST = ("services", "simulation", "cluster", "test_packaging.py", "contract", "test_architecture.py", "unit")
+LONGEST_FIRST = ("test_packaging.py", "services", "simulation", "cluster", "contract", "test_architecture.py", "unit")
 
 # the tests start thousands of interpreters: without bytecode each of them compiles all of bkd anew
 sys.dont_write_bytecode = False

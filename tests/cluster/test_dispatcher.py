@@ -27,6 +27,7 @@ from bkd.ipc.durable.wire import (
     Overdue,
     PayloadAsked,
     PayloadPart,
+    ProgressMade,
     Put,
     PutDone,
     PutPart,
@@ -413,6 +414,7 @@ async def test_nothing_is_lost_while_the_store_is_away(store, path, done):
         outage.away, outage.does_it_all_the_same = True, done
         number = executor.end(ok(task))
         await master.until(lambda: any(alarm.fact == "store-away" for alarm in master.of(Alarm)))
+        there.changed()
         put = producer.begin_put(NewMessage("a"), NewMessage("a"))
         await asyncio.sleep(0.3)
         assert not executor.of(Stored) and not any(one.number == put for one in producer.of(PutDone))
@@ -634,6 +636,42 @@ async def test_a_running_message_is_cancelled(store, path):
         assert (waiting, running) == ([], [receipt.id])
         assert told.why == "cancelled"
         assert (await ended(there, receipt.id)).row.state is State.CANCELLED
+
+
+@looped
+async def test_whoever_was_to_be_cancelled_is_not_tried_again(store, path):
+    async with dispatching(store, path) as there:
+        producer, executor = await Producer.connect(path), await Executor.connect(path, handle=never)
+        [receipt] = await producer.put(NewMessage("a"))
+        await executor.until(lambda: executor.ran)
+        await there.run(lambda store, now: store.cancel([receipt.id], "me", now))
+        there.changed()
+        await executor.cancelled()
+
+        executor.end(outcome(executor.tasks[receipt.id][0], Result.ERROR, code="ValueError"))
+
+        found = await ended(there, receipt.id)
+        assert found.row.state is State.CANCELLED
+        assert found.attempts[0].code == "ValueError"
+
+
+@looped
+async def test_words_about_progress_put_no_look_off(store, path, monkeypatch):
+    monkeypatch.setattr(turnkeeper, "POLL", 0.2)
+    async with dispatching(store, path):
+        producer, executor = await Producer.connect(path), await Executor.connect(path, handle=never, credit=2)
+        [receipt] = await producer.put(NewMessage("a"))
+        await executor.until(lambda: executor.ran)
+        [task] = executor.tasks[receipt.id]
+        await producer.put(NewMessage("a", delay=300))
+        begun = now_ms()
+
+        while executor.ran < 2 and now_ms() - begun < 5000:
+            executor.say(ProgressMade(task.id, task.fence, b"1"))
+            await asyncio.sleep(0.02)
+
+        assert executor.ran == 2
+        assert now_ms() - begun < 1000
 
 
 # -- stages, locks, payloads

@@ -235,8 +235,8 @@ def tree_of(cluster, group):
 
 def test_a_page_made_shorter_harms_nobody_else(cluster):
     master, page = cluster.status()["master_pid"], f"{cluster.run_dir}/balance/web@{USERS['nobody'].pw_uid}"
-    assert run(cluster, f"os.truncate({page!r}, 0)") == ""
     old = cluster.pids("web")
+    assert run(cluster, f"os.truncate({page!r}, 0)") == ""
     for pid in old:
         kill(pid)
     until(lambda: not {*cluster.pids("web")} & {*old, None} and cluster.is_ready())

@@ -110,6 +110,8 @@ class Model:
         if one is None:
             return self._too_late(settlement)
         one.state, one.counters, one.reason = settlement.state, settlement.counters, settlement.reason
+        if one.cancelling and not one.ended:
+            one.state, one.reason = State.CANCELLED, ""
         one.node, one.cancelling = 0, False
         if settlement.attempt is not None:
             one.attempts[settlement.fence] = settlement.attempt.result

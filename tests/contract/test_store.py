@@ -706,14 +706,28 @@ def test_cancel_ends_what_waits_and_marks_what_runs(desk):
     assert desk.claim() == []
 
 
-def test_a_cancelled_run_that_goes_on_is_not_marked_for_ever(desk):
+@pytest.mark.parametrize("state", [State.QUEUED, State.RETRY_SCHEDULED, State.WAITING_REMOTE, State.BLOCKED])
+def test_a_run_that_was_cancelled_is_not_run_again_whatever_it_came_to(desk, state):
+    receipt = desk.put(unique="u")
+    task = desk.claim_one()
+    desk.store.cancel([task.id], "me", desk.now)
+    desk.end(task, state, due=desk.now, reason="why", result=Result.ERROR)
+
+    row = desk.row(receipt.id)
+    assert (row.state, row.reason, row.finished, row.cancelling) == (State.CANCELLED, "", desk.now, False)
+    assert [attempt.result for attempt in desk.store.story(task.id).attempts] == [Result.ERROR]
+    assert desk.store.renew(desk.node.number, desk.now, desk.now + 9_000).cancels == []
+    assert desk.claim() == []
+    assert desk.put(unique="u").created
+
+
+def test_a_cancelled_run_that_was_done_in_time_is_done(desk):
     desk.put()
     task = desk.claim_one()
     desk.store.cancel([task.id], "me", desk.now)
-    desk.end(task, State.RETRY_SCHEDULED)
-    desk.claim_one()
+    desk.end(task)
 
-    assert desk.store.renew(desk.node.number, desk.now, desk.now + 9_000).cancels == []
+    assert desk.state(task.id) is State.SUCCEEDED
 
 
 def test_retry_queues_dead_letters_again_with_what_they_have_finished(desk):

@@ -244,14 +244,14 @@ def test_a_command_that_is_played_back(fleet, bus):
         bus.publish("shop:server", RING)
     assert fleet.journal("h1", "bus-resync")
     fleet.kill_master("h2")
-    fleet.connected("h2")
+    until(lambda: fleet.known() == [*NAMES])  # who answers has read what there was
     with Attack(fleet, {"replayed": 1}):
         bus.xadd("shop:commands", fields)
         bus.publish("shop:server", RING)
     h2 = fleet.hosts["h2"]
     assert h2.stop().returncode == 0
     h2.start()
-    fleet.connected("h2")
+    until(lambda: fleet.known() == [*NAMES])  # who answers has read what there was
     with Attack(fleet, {"replayed": 1}):
         bus.xadd("shop:commands", fields)
         bus.publish("shop:server", RING)

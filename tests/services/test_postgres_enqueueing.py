@@ -61,8 +61,11 @@ def heard(listener, wanted):
 
 
 def test_a_message_of_plain_sql_is_like_any_other(desk, plain):
-    id = call(plain, """'a', '{"order": {"id": 7}}', payload => 'bytes', priority => 10, max_attempts => 3, notify => 'me',
-        routing => '{"sender": "billing", "parent_id": 4}'""")
+    id = call(
+        plain,
+        """'a', '{"order": {"id": 7}}', payload => 'bytes', priority => 10, max_attempts => 3, notify => 'me',
+        routing => '{"sender": "billing", "parent_id": 4}'""",
+    )
 
     task = desk.claim_one()
     assert (task.id, json.loads(task.args), task.priority, task.max_attempts) == (id, {"order": {"id": 7}}, 10, 3)
@@ -241,7 +244,8 @@ def test_dispatchers_hear_of_work_and_of_words(desk, listener, plain):
 
 def test_a_listener_whose_connection_ends_says_so_and_listens_again(desk, listener, plain):
     plain.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
     )
     with pytest.raises(StoreAway):
         for _ in range(100):

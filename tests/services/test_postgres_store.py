@@ -113,7 +113,7 @@ def test_a_host_that_is_ahead_of_the_clock_declares_nobody_dead(desks):
 
 
 def test_a_limit_holds_over_all_hosts(desks):
-    near, far = desks
+    near = desks[0]
     near.store.control(Control("a", max_running=5, by="me", at=near.now))
     near.store.enqueue([NewMessage("a") for _ in range(40)], near.now)
     most, together = [], threading.Barrier(2)
@@ -301,7 +301,7 @@ def test_hosts_that_open_a_new_store_at_once_make_its_tables_once():
     def opening(store):
         try:
             store.open()
-        except Exception as error:
+        except StoreError as error:
             faults.append(error)
 
     threads = [threading.Thread(target=opening, args=(store,)) for store in stores]

@@ -31,6 +31,10 @@ class Access:
         """It did not answer the last time."""
         return not self._here.is_set()
 
+    async def here(self) -> None:
+        """Until it is not away."""
+        await self._here.wait()
+
     async def run(self, function: Callable[[Store, int], T]) -> T:
         """The function's result, called with the store and the present moment, in the store's thread. Raises StoreAway,
         and StoreError for whatever else goes wrong."""
@@ -53,7 +57,7 @@ class Access:
     async def insist(self, function: Callable[[Store, int], T]) -> T:
         """As `run`, again whenever the store is back. Raises StoreError."""
         while True:
-            await self._here.wait()
+            await self.here()
             try:
                 return await self.run(function)
             except StoreAway:

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from msgspec.structs import replace
+
 from ...ipc.durable.model import Counters, Outcome, Result, Settlement, State, Task
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import (
@@ -41,6 +43,8 @@ from .settler import Settler, task_of
 from .timekeeper import Timekeeper
 from .turnkeeper import Turnkeeper
 from .waiters import Waiters
+
+DONE = (Result.OK, Result.PARTIAL, Result.CANCELLED)
 
 
 class Engine:
@@ -237,6 +241,8 @@ class Engine:
         executor.settling[outcome.id] = outcome.fence
         run = self._roster.finish(executor, outcome)
         task = _late(outcome) if run is None else run.now_task()
+        if run is not None and run.why == "cancelled" and outcome.result not in DONE:
+            outcome = replace(outcome, result=Result.CANCELLED)
         return settle(task, outcome, executor.policy(task.kind), now, random.random(), executor.runner)
 
     def _take_back(self, executor: Executor, runs: list[Run]) -> None:

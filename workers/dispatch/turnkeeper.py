@@ -110,15 +110,17 @@ class Turnkeeper:
 
     def _stroke(self) -> Stroke:
         puts, batch = self._ledger.take_puts(), self._ledger.take()
-        demands: list[Demand] = []
-        if self.claims and (self._bell or puts or batch.reports):
-            demands = self._demands.composed(self._access.clock.steady)
-        self._bell = False
-        self._look_at = self._access.clock.steady + POLL * random.uniform(0.8, 1.2)
+        demands = self._looked() if self._bell or puts or batch.reports else []
         thread = self._access.thread
         return Stroke(
             self._access.clock.now(), self.node, puts, batch, demands, lambda done: thread.tell(self._answer, done)
         )
+
+    def _looked(self) -> list[Demand]:
+        """What to claim now; the next look is due again. A turn that only writes puts no look off."""
+        self._bell = False
+        self._look_at = self._access.clock.steady + POLL * random.uniform(0.8, 1.2)
+        return self._demands.composed(self._access.clock.steady) if self.claims else []
 
     def _answer(self, answers: list[Answer]) -> None:
         self._unanswered = []

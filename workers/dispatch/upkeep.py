@@ -84,14 +84,14 @@ class Upkeep:
         """Until it is cancelled."""
         next_renewal = 0.0
         while True:
-            if not self._access.is_away:
-                try:
-                    if self._asked.is_set() or self._access.clock.steady >= next_renewal:
-                        next_renewal = self._access.clock.steady + RENEW
-                        await self._beat()
-                    await self._sweep()
-                except (StoreAway, StoreError) as error:
-                    logger.info("upkeep waits: %s", error)
+            await self._access.here()
+            try:
+                if self._asked.is_set() or self._access.clock.steady >= next_renewal:
+                    next_renewal = self._access.clock.steady + RENEW
+                    await self._beat()
+                await self._sweep()
+            except (StoreAway, StoreError) as error:
+                logger.info("upkeep waits: %s", error)
             pause = SWEEP_SOON if self._more_to_sweep else next_renewal - self._access.clock.steady
             await self._rest(max(pause, SWEEP_SOON))
 

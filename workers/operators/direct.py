@@ -5,12 +5,11 @@ import importlib
 import os
 import pwd
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from ...ipc.durable.model import NewMessage, Receipt
-from ...ipc.durable.wire import Answered, Ask, Said
+from ...ipc.durable.wire import Answered, Ask
 from ...ipc.errors import BkdError
 from ..store.opening import opened
 from ..store.protocol import Store
@@ -34,17 +33,19 @@ class Here:
         return self.run(lambda store, now: store.enqueue(messages, now))
 
 
-def run(verb: str, arguments: dict[str, Any], config: str | None, render: str, width: int) -> int:
-    """Give one command to the store of this configuration (None: looked for as usual) and print what comes back; the
-    exit code."""
+Show = Callable[[str, str], None]
+
+
+def run(verb: str, arguments: dict[str, Any], config: str | None, render: str, width: int, show: Show) -> int:
+    """Give one command to the store of this configuration (None: looked for as usual); output and errors go to `show`.
+    The exit code."""
     try:
         store = _store(config)
-        answered = _answered(store, Ask(1, verb.partition(":")[2], arguments, render, width, _actor()))
+        answered = _answered(store, Ask(1, verb.partition(":")[2], arguments, render, width, _actor()), show)
     except BkdError as error:
-        sys.stderr.write(f"bkd: {error}\n")
+        show("", f"bkd: {error}\n")
         return USAGE if hasattr(error, "faults") else FAILED
-    sys.stdout.write(answered.out)
-    sys.stderr.write(answered.err)
+    show(answered.out, answered.err)
     return answered.code
 
 
@@ -56,19 +57,16 @@ def _store(config: str | None) -> Store:
     return opened(url, base)
 
 
-def _answered(store: Store, ask: Ask) -> Answered:
+def _answered(store: Store, ask: Ask, show: Show) -> Answered:
     if ask.verb != "migrate":
         store.open()
     try:
         here = Here(store)
-        return asyncio.run(Operators(here.run, lambda: None, here.put).answer(ask, _say))
+        return asyncio.run(
+            Operators(here.run, lambda: None, here.put).answer(ask, lambda said: show(said.out, said.err))
+        )
     finally:
         store.close()
-
-
-def _say(said: Said) -> None:
-    sys.stdout.write(said.out)
-    sys.stderr.write(said.err)
 
 
 def _actor() -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from ...ipc.durable.model import ENDS, Attempt, Counters, NewMessage, Notice, Receipt, Settlement, State, Task
 from .matching import args_match
 from .memorynodes import Nodes
@@ -72,7 +74,9 @@ class Item:
         )  # fmt: skip
 
     def settle(self, one: Settlement, now: int) -> None:
-        """A run has come to this."""
+        """A run has come to this. What an operator has cancelled does not run again."""
+        if self.lease and self.lease.cancelling and one.state not in ENDS:
+            one = replace(one, state=State.CANCELLED, reason="")
         self.lease = None
         self.state, self.counters, self.reason = one.state, one.counters, one.reason
         self.stage = max(self.stage, one.stage)

@@ -12,6 +12,7 @@ from .admission import due_at, refusal
 from .postgres_arrays import bodies, numbers, some_bodies, some_numbers, some_texts, texts
 from .postgres_kinds import Kinds
 from .postgres_link import ClashError, Link, Patient
+from .postgres_numbered import Runner, numbered
 
 AT_ONCE = 2_000  # messages in one statement
 UNROUTED = Routing()
@@ -25,6 +26,7 @@ class Enqueuing:
     def __init__(self, link: Link, sql: Mapping[str, str], kinds: Kinds) -> None:
         self._link = link
         self._sql = sql
+        self._numbered = {name: numbered(sql[name]) for name in ("store", "store_due")}
         self._kinds = kinds
 
     def enqueue(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
@@ -60,7 +62,8 @@ class Enqueuing:
         kinds = self._kinds.ids(dict.fromkeys(message.kind for message in messages), add=True)
         parts = zip(_parts(messages), _parts(guids), strict=True)
         with self._link.batch() as db:
-            rows = [db.execute(self._sql["store"], _columns(*part, kinds, now) | {"now": now}) for part in parts]
+            run = Runner(db, self._numbered)
+            rows = [run(_way(part[0], now), now=now, **_columns(*part, kinds, now)) for part in parts]
             if loud:
                 db.execute(self._sql["ring"], {"channel": self._link.where.channel, "names": texts(kinds)})
         ids = [id for part in rows for (id,) in part.fetchall()]
@@ -76,6 +79,14 @@ class Enqueuing:
 
 def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
+
+
+def _way(messages: Sequence[NewMessage], now: int) -> str:
+    """The statement that stores these."""
+    usual = all(
+        not one.payload and not one.deadline and one.routing == UNROUTED and due_at(one, now) <= now for one in messages
+    )
+    return "store_due" if usual else "store"
 
 
 def _receipt(row: tuple[Any, ...]) -> Receipt:

@@ -124,8 +124,8 @@ class Link:
 
     @contextmanager
     def batch(self) -> Iterator[Patient]:
-        """As `session`, for a transaction whose statements are sent together: results are read after it. One round trip:
-        `connection.transaction()` would wait for an answer to its BEGIN."""
+        """As `session`, for a transaction whose statements are sent together: results are read after it. One round
+        trip: `connection.transaction()` would wait for the answer to its BEGIN."""
         with self.session() as connection, connection.pipeline():
             connection.execute("BEGIN")
             yield connection

@@ -10,6 +10,7 @@ from .postgres_link import Link, Patient
 from .protocol import StoreError
 
 ENGINE = "postgres"
+OLD_SNAPSHOT = 60.0  # seconds of a transaction, after which it is told that it keeps rows from being vacuumed
 
 
 class Schema:
@@ -48,7 +49,9 @@ class Schema:
             with self._link.session() as db:
                 refuse_old(steps(ENGINE), self._taken(db))
                 names = [name for name in self._sql if name.startswith("check_")]
-                return [text for name in names for (text,) in db.execute(self._sql[name]).fetchall()]
+                faults = [text for name in names for (text,) in db.execute(self._sql[name]).fetchall()]
+                old = db.execute(self._sql["old_snapshots"], {"seconds": OLD_SNAPSHOT}).fetchall()
+                return faults + [text for (text,) in old]
         except StoreError as error:
             return [str(error)]
 

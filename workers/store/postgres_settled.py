@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ...ipc.durable.model import Attempt, Settlement
+from .deadlines import late_word
 from .postgres_arrays import EMPTY, numbers, some_bodies, some_numbers, some_texts, texts
 
 
@@ -30,11 +31,6 @@ def late_columns(late: Sequence[Settlement], now: int) -> dict[str, str]:
     """The parameters of `record_late`."""
     words = [late_word(one.attempt, now) if one.attempt is not None else "" for one in late]
     return {**_attempt_columns(late), "late": texts(words)}
-
-
-def late_word(attempt: Attempt, now: int) -> str:
-    """What is told of a run that was not its message's owner any more when it ended."""
-    return f"{attempt.result} came late, at {now}" + (f": {attempt.text}" if attempt.text else "")
 
 
 NO_ATTEMPT = Attempt(0, 0, 0, 0, "", 0, 0, 0, "")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from .postgres_arrays import bodies, numbers, texts
 from .postgres_kinds import Kinds
 from .postgres_link import Link, Patient
 from .postgres_marks import Marks
+from .postgres_numbered import Runner, numbered
 from .postgres_settled import late_columns, settled_columns
 from .protocol import Demand, StoreAway, Turn, Turned
 
@@ -31,6 +32,7 @@ class Turns:
     def __init__(self, link: Link, sql: Mapping[str, str], kinds: Kinds) -> None:
         self._link = link
         self._sql = sql
+        self._numbered = {name: numbered(text) for name, text in sql.items()}
         self._kinds = kinds
         self._marks = Marks()
         self._held: dict[int, _Held] = {}
@@ -77,7 +79,7 @@ class Turns:
             self._marks.rewind(min(dues))
 
     def _send(self, db: Patient, turn: Turn, kinds: Mapping[str, int]) -> "_Sent":
-        run = _Runner(db, self._sql)
+        run = Runner(db, self._numbered)
         if self._adrift:
             fences = numbers(lease.fence for lease in self._held.values())
             run("give_back", node=turn.node, id=numbers(self._held), fence=fences)
@@ -99,7 +101,7 @@ class Turns:
             claims = [self._claim(run, turn, demand, kinds) for demand in turn.demands]
         return _Sent(kept, settled, granted, promoted, claims)
 
-    def _settle(self, run: "_Runner", turn: Turn) -> Rows:
+    def _settle(self, run: Runner, turn: Turn) -> Rows:
         settled = sorted(turn.settled, key=lambda one: one.id)
         ends = [one.id for one in settled if one.state in ENDS and self._held.get(one.id, UNKNOWN).keyed]
         rows = run("settle", now=turn.now, ends=numbers(ends), **settled_columns(settled))
@@ -107,13 +109,13 @@ class Turns:
             run("release_unique", ids=numbers(ends), now=turn.now)
         return rows
 
-    def _lock(self, run: "_Runner", turn: Turn) -> Rows:
+    def _lock(self, run: Runner, turn: Turn) -> Rows:
         keys = texts(lock.key for lock in turn.locks)
         run("guard_locks", keys=keys)
         ids, fences = numbers(lock.id for lock in turn.locks), numbers(lock.fence for lock in turn.locks)
         return run("grant_locks", id=ids, fence=fences, key=keys)
 
-    def _claim(self, run: "_Runner", turn: Turn, demand: Demand, kinds: Mapping[str, int]) -> Rows | None:
+    def _claim(self, run: Runner, turn: Turn, demand: Demand, kinds: Mapping[str, int]) -> Rows | None:
         wanted = list(dict.fromkeys(kinds[name] for name in demand.kinds if name in kinds))
         if not wanted or not demand.holders:
             return None
@@ -217,18 +219,6 @@ class _Sent(NamedTuple):
     granted: Rows | None
     promoted: Rows | None
     claims: list[Rows | None]
-
-
-class _Runner:
-    """Sends named statements."""
-
-    def __init__(self, db: Patient, sql: Mapping[str, str]) -> None:
-        self._db = db
-        self._sql = sql
-
-    def __call__(self, name: str, /, **values: Any) -> Rows:
-        cursor = self._db.cursor(binary=True)
-        return cursor.execute(self._sql[name], values)
 
 
 def _stages(turn: Turn) -> dict[str, str]:

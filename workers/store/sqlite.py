@@ -99,7 +99,10 @@ class SqliteStore(Store):
 
     def sweep(self, now: int, limit: int) -> Swept:
         with self._db.writing():
-            return sqlitesweeping.sweep(self._db, now, limit)
+            swept = sqlitesweeping.sweep(self._db, now, limit)
+        if swept == Swept():
+            self._db.checkpoint()
+        return swept
 
     def find(self, filter: Filter, limit: int, after: int = 0) -> list[Row]:
         with self._db.reading():

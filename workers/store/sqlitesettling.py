@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from ...ipc.durable.model import ENDS, Settlement, State
 from ...ipc.durable.wire import Held
@@ -91,8 +91,10 @@ class _Batch:
         self._without_key: list[int] = []
 
     def add(self, one: Settlement, lease: Values) -> None:
-        """One that holds its lease; `lease` as in leases_of."""
-        id, fence, kind, priority, due, stage, marks = lease
+        """One that holds its lease; `lease` as in leases_of. What an operator has cancelled does not run again."""
+        id, fence, kind, priority, due, stage, marks, cancel = lease
+        if cancel and one.state not in ENDS:
+            one = replace(one, state=State.CANCELLED, reason="")
         self._freed.append(id)
         if one.attempt is not None:
             self._attempts.append(astuple(one.attempt))

@@ -49,18 +49,18 @@ WHERE attempts > runs OR runs > fence OR attempts < 0 LIMIT 20;
 SELECT format('the unique key %s belongs to message %s, which has ended', u.key, u.message_id)
 FROM unique_key AS u JOIN done AS d ON d.message_id = u.message_id LIMIT 20;
 
--- name: check_old_snapshots
+-- name: old_snapshots
 -- Nobody keeps what was claimed long ago from being vacuumed: it lies in the way of every claim.
-SELECT format('process %s (%s of %s%s) has been in a transaction for %s s, so that nothing is vacuumed: end it',
+SELECT format('process %%s (%%s of %%s%%s) has been in a transaction for %%s s, so that nothing is vacuumed: end it',
               a.pid, coalesce(nullif(a.application_name, ''), 'a client'), a.usename,
               coalesce(' at ' || host(a.client_addr), ''), extract(epoch FROM clock_timestamp() - a.xact_start)::bigint)
 FROM pg_stat_activity AS a
 WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
-  AND a.xact_start < clock_timestamp() - interval '60 s'
+  AND a.xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
 UNION ALL
-SELECT format('the prepared transaction %s has been open since %s, so that nothing is vacuumed: end it', gid, prepared)
-FROM pg_prepared_xacts WHERE prepared < clock_timestamp() - interval '60 s'
+SELECT format('the prepared transaction %%s has been open since %%s, so that nothing is vacuumed: end it', gid, prepared)
+FROM pg_prepared_xacts WHERE prepared < clock_timestamp() - make_interval(secs => %(seconds)s)
 UNION ALL
-SELECT format('the replication slot %s holds back what may be vacuumed by %s transactions: drop it or let it go on',
+SELECT format('the replication slot %%s holds back what may be vacuumed by %%s transactions: drop it or let it go on',
               slot_name, greatest(age(xmin), age(catalog_xmin)))
 FROM pg_replication_slots WHERE greatest(age(xmin), age(catalog_xmin)) > 1000000;

@@ -118,14 +118,16 @@ SELECT pg_advisory_xact_lock(hashtext('bkd.lock'), hash)
 FROM (SELECT DISTINCT hashtext(key) AS hash FROM unnest(%(keys)s::text[]) AS g (key) ORDER BY 1) AS g;
 
 -- name: grant_locks
--- Locks for runs that hold their lease, where nobody else has them: whose lease is gone has none.
+-- Locks for runs that hold their lease, where nobody else has them: whose lease is gone has none. Of those that ask for
+-- the same one, whoever has it comes first.
 WITH held AS MATERIALIZED (
-  SELECT g.* FROM unnest(%(id)s::bigint[], %(fence)s::bigint[], %(key)s::text[]) WITH ORDINALITY AS g (id, fence, key, nth)
+  SELECT g.*, EXISTS (SELECT 1 FROM lock AS k WHERE k.key = g.key AND k.message_id = g.id) AS has_it
+  FROM unnest(%(id)s::bigint[], %(fence)s::bigint[], %(key)s::text[]) WITH ORDINALITY AS g (id, fence, key, nth)
   JOIN lease AS l ON l.message_id = g.id AND l.fence = g.fence
   FOR KEY SHARE OF l
 )
 INSERT INTO lock (key, message_id, fence)
-SELECT DISTINCT ON (key) key, id, fence FROM held ORDER BY key, nth
+SELECT DISTINCT ON (key) key, id, fence FROM held ORDER BY key, has_it DESC, nth
 ON CONFLICT (key) DO UPDATE SET message_id = excluded.message_id, fence = excluded.fence
 WHERE lock.message_id = excluded.message_id
    OR NOT EXISTS (SELECT 1 FROM lease AS o WHERE o.message_id = lock.message_id AND o.fence = lock.fence)

@@ -1,6 +1,6 @@
 -- name: leases_of
 -- The leases of some messages, as settling needs them.
-SELECT l.message_id, l.fence, l.kind_id, l.priority, l.due, l.stage, l.marks
+SELECT l.message_id, l.fence, l.kind_id, l.priority, l.due, l.stage, l.marks, l.cancel
 FROM carray(?) AS asked CROSS JOIN lease AS l ON l.message_id = asked.value;
 
 -- name: free_leases

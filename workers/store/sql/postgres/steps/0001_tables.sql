@@ -130,7 +130,7 @@ CREATE TABLE lease (
   cancel     boolean NOT NULL DEFAULT false,
   progress   bytea
 ) WITH (fillfactor = 70);
-CREATE INDEX lease_node ON lease (node);
+CREATE INDEX lease_cancelled ON lease (node) WHERE cancel;
 CREATE INDEX lease_limited ON lease (kind_id) WHERE limited;
 
 CREATE TABLE done (

@@ -1,0 +1,142 @@
+"""The end of a cluster while messages run: what is finished, what is given back, and how it exits."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from ..cluster import kill, until
+from .project import JOBS
+
+TERM, QUIT, INT = signal.SIGTERM, signal.SIGQUIT, signal.SIGINT
+
+
+@pytest.fixture
+def stored(project):
+    """A cluster with these settings of its group, started."""
+    return lambda **settings: project(jobs=JOBS | {"concurrency": 2} | settings).start()
+
+
+def counters(cluster, id):
+    """Of a message that waits, as the store has it when nobody runs."""
+    tables = ("ready", "delayed")
+    rows = [row for table in tables for row in cluster.query(f"SELECT * FROM {table} WHERE message_id = ?", id)]
+    return [(row["state"], row["runs"], row["attempts"], row["crashes"]) for row in rows]
+
+
+def leave(cluster, *signals, limit=30.0):
+    """Signals to the keeper, one after the other; how long it took to end, and its exit code."""
+    begun = time.monotonic()
+    for number in signals:
+        kill(cluster.process.pid, number)
+    code = cluster.exit_code(limit)
+    took = time.monotonic() - begun
+    until(lambda: not cluster.processes())
+    return took, code
+
+
+def test_what_runs_is_finished_and_nothing_more_is_begun(stored):
+    cluster = stored()
+    naps = cluster.add("nap", {"seconds": 1}, count=4)
+    for id in naps:
+        cluster.started(id)
+    waiting = cluster.add("note", count=20)
+
+    took, code = leave(cluster, TERM)
+
+    assert code == 0
+    assert took < 1.0 + 4.0
+    assert len(cluster.runs(*naps, event="end")) == 4
+    assert cluster.runs(*waiting) == []
+    assert {counters(cluster, id)[0] for id in waiting} == {("queued", 0, 0, 0)}
+
+
+def test_ctrl_c_interrupts_no_handler(stored):
+    cluster = stored()
+    (id,) = cluster.add("nap", {"seconds": 1})
+    cluster.started(id)
+
+    os.killpg(cluster.process.pid, INT)
+
+    assert cluster.exit_code() == 0
+    until(lambda: not cluster.processes())
+    assert len(cluster.runs(id, event="end")) == 1
+    assert cluster.query("SELECT state, attempts FROM done") == [{"state": "succeeded", "attempts": 1}]
+
+
+@pytest.mark.parametrize("kind", ["nap", "block"])
+def test_what_takes_too_long_is_given_back_without_counting(stored, kind):
+    """A handler that can be interrupted, and one that cannot."""
+    cluster = stored(drain="500ms", term="500ms")
+    (id,) = cluster.add(kind, {"seconds": 60})
+    (other,) = cluster.add("note", {"text": "before"})
+    cluster.started(id)
+    cluster.end(other)
+
+    took, code = leave(cluster, TERM)
+
+    assert took < 0.5 + 0.5 + 4.0
+    assert counters(cluster, id) == [("queued", 1, 0, 0)]
+    assert cluster.query("SELECT result FROM attempt WHERE message_id = ?", id) == [{"result": "interrupted"}]
+    assert code == 0
+
+
+@pytest.mark.parametrize("signals", [(TERM, TERM), (TERM, QUIT), (TERM, INT, TERM)])
+def test_who_asks_twice_breaks_nothing(stored, signals):
+    cluster = stored()
+    (id,) = cluster.add("nap", {"seconds": 1})
+    cluster.started(id)
+
+    took, _code = leave(cluster, *signals)
+
+    assert took < 10.0
+    done = cluster.query("SELECT state, attempts, crashes FROM done")
+    assert done == [{"state": "succeeded", "attempts": 1, "crashes": 0}] or counters(cluster, id) == [
+        ("queued", 1, 0, 0)
+    ]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
+def test_a_stop_during_the_start_claims_nothing_that_it_does_not_finish(stored, delay, watch):
+    cluster = stored()
+    cluster.message("pause", "note")
+    ids = cluster.add("note", count=10)
+    cluster.message("resume", "nap")
+    leave(cluster, TERM)
+    cluster.start(ready=False)
+    watch(delay)
+
+    took, _code = leave(cluster, TERM)
+
+    assert took < 15.0
+    assert cluster.runs(*ids) == []
+    assert {counters(cluster, id)[0] for id in ids} == {("queued", 0, 0, 0)}
+    assert cluster.query("SELECT * FROM lease") == []
+
+
+def test_a_roll_interrupts_nobody(stored):
+    cluster = stored()
+    ids = cluster.add("nap", {"seconds": 1}, count=4)
+    for id in ids:
+        cluster.started(id)
+    quick = cluster.add("note", count=200)
+
+    assert cluster.bkd("restart", "jobs").returncode == 0
+
+    assert {cluster.end(id)["state"] for id in [*ids, *quick]} == {"succeeded"}
+    assert len(cluster.runs(*ids)) == 4
+    assert len(cluster.runs(*quick)) == 200
+
+
+def test_a_recycled_executor_leaves_between_messages(stored):
+    cluster = stored(max_requests=50, count=1)
+    before = cluster.pids("jobs")
+    ids = cluster.add("note", count=200)
+    cluster.ends("note")
+
+    until(lambda: cluster.is_renewed(*before))
+
+    assert len(cluster.runs(*ids)) == 200
+    assert len({run["pid"] for run in cluster.runs(*ids)}) > 1
+    assert cluster.query("SELECT count(*) AS n FROM attempt WHERE result <> 'ok'") == [{"n": 0}]
