@@ -1,7 +1,7 @@
 """From raw figures to tables. A figure that is infinite stands for "did not happen in the time allowed"."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from case import Figures
@@ -10,16 +10,18 @@ Rounds = list[Figures]
 OURS = "bkd"
 
 
-def table(results: dict[str, Rounds]) -> str:
-    """One Markdown table: median, range and what bkd needs in proportion to each peer."""
-    lines = ["| figure | peer | n | median | min–max | bkd ÷ peer |", "|---|---|--:|--:|--:|--:|"]
+def table(results: dict[str, Rounds], ours: Sequence[str] = (OURS,)) -> str:
+    """One Markdown table: median, range and what bkd, or each of `ours`, needs in proportion to each peer."""
+    heads = "".join(f" {name} ÷ peer |" for name in ours)
+    lines = [f"| figure | peer | n | median | min–max |{heads}", f"|---|---|--:|--:|--:|{'--:|' * len(ours)}"]
     for metric in metrics(results):
-        ours = pooled(results.get(OURS, []), metric)
+        known = {name: pooled(results.get(name, []), metric) for name in ours}
         for peer, rounds in results.items():
             if values := pooled(rounds, metric):
-                ratio = _ratio(median(ours), median(values)) if ours and peer != OURS else ""
                 spread = f"{shown(min(values))}–{shown(max(values))}"
-                lines.append(f"| {metric} | {peer} | {len(values)} | {shown(median(values))} | {spread} | {ratio} |")
+                ratios = [_ratio(median(own), median(values)) if own and peer not in ours else "" for own in known.values()]
+                cells = [metric, peer, str(len(values)), shown(median(values)), spread, *ratios]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -8,12 +8,13 @@ HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
 RESULTS = HERE / "results"
 VENV = Path(os.environ.get("BENCH_VENV", HERE / ".venv")).absolute()
+VENVS = VENV.parent / "venvs"
 HOST = "127.0.0.1"
 
 
-def program(name: str) -> str:
-    """Path of a program in the environment."""
-    return str(VENV / "bin" / name)
+def program(name: str, environment: str = "") -> str:
+    """Path of a program in the environment, or in the one that a peer has for itself."""
+    return str((VENVS / environment if environment else VENV) / "bin" / name)
 
 
 def pm2() -> str | None:

@@ -1,4 +1,4 @@
-"""A Redis of the benchmark's own, on a free port of the loopback, that writes nothing to disk."""
+"""A Redis of the benchmark's own, on a free port of the loopback."""
 
 import shutil
 import subprocess
@@ -13,12 +13,13 @@ from place import HOST
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[int]:
-    """Its port; RuntimeError when there is no such program or it does not answer."""
+def redis_server(folder: Path, *, durable: bool = False) -> Iterator[int]:
+    """Its port; RuntimeError when there is no such program or it does not answer. It writes nothing to disk, unless it
+    is `durable`: then as most people have it, a log synchronised every second."""
     program, port = shutil.which("redis-server"), free_port()
     if program is None:
         raise RuntimeError("there is no redis-server: apt-get install redis-server")
-    options = {"port": port, "bind": HOST, "dir": folder, "save": "", "appendonly": "no"}
+    options = {"port": port, "bind": HOST, "dir": folder, "save": "", "appendonly": "yes" if durable else "no"}
     argv = [program, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:

@@ -107,8 +107,8 @@ def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _selection(options: dict[str, Any], over: int = -1) -> dict[str, Any]:
     names = ("ids", "states", "kinds", "where", "error", "reason", "older", "newer")
-    given = {name: options.pop(name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} | {"over": over}
+    given = {name: options.pop(name) for name in names} | {"over": over if over >= 0 else None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value}
 
 
 def _looking(message: click.Group, located: Located) -> None:
@@ -129,7 +129,7 @@ def _looking(message: click.Group, located: Located) -> None:
     def loops(over: int, most: int, **options: Any) -> int:
         """Messages that are run over and over without an end."""
         selection = _selection(options, over)
-        selection["states"] = selection["states"] or ["waiting", "running"]
+        selection.setdefault("states", ["waiting", "running"])
         return _ask("message:loops", {"selection": selection, "most": most}, options)
 
     @message.command()

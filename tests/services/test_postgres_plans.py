@@ -67,7 +67,7 @@ def parameters(desk):
     store |= {"kind_id": numbers([1] * 200), "args": bodies([b"1"] * 200), "priority": numbers([50] * 200)}
     store |= {"due": numbers([desk.now] * 200), "guid": guids, "on_deadline": texts(["expire"] * 200)} | now
     return {
-        "settle": settled_columns(tasks) | now | {"ends": leases["id"]},
+        "settle": settled_columns(tasks) | now | {"keyed": leases["id"]},
         "release_unique": {"ids": leases["id"]} | now,
         "keep_stages": leases | {"stage": numbers(0 for _ in leased), "body": bodies(b"1" for _ in leased)},
         "grant_locks": leases | {"key": texts(str(id) for id in leased)},

@@ -14,6 +14,11 @@ from bkd.supervisor.audit import audited
         ("send", {"op": "price:changed", "data": {"card": "4111"}}, ("send", {"op": "price:changed", "data": "…"})),
         ("message:add", {"kind": "mail", "items": [{"to": "x"}]}, ("message:add", {"kind": "mail", "items": "…"})),
         (
+            "message:cancel",
+            {"selection": {"ids": ["11"], "states": [], "where": [["number", 21]]}, "dry_run": False},
+            ("message:cancel", {"ids": "11", "where": "number=21"}),
+        ),
+        (
             "fleet",
             {"verb": "send", "arguments": {"op": "a:b", "data": "secret", "to": "all"}, "tag": "blue"},
             ("send --fleet", {"op": "a:b", "data": "…", "to": "all", "tag": "blue"}),

@@ -94,9 +94,10 @@ class Dispatcher:
             self._bells = Bells(listener_there, lambda news: _call(loop, self._rung, news))
 
     async def emptied(self) -> None:
-        """Claim nothing more, and wait until every executor and producer has left and all is written."""
+        """Claim nothing more, and wait until every executor and producer has left, what the dead ones held is settled,
+        and all is written."""
         self.keeper.claims = False
-        while self.door.is_busy or not self.keeper.is_even:
+        while self.door.is_busy or not self.roster.is_idle or not self.keeper.is_even:
             self._changed.clear()
             await self._within(0.2)
 

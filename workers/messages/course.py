@@ -34,9 +34,9 @@ async def course(run: Run, way: Way) -> Outcome | None:
             return run.locked()
         run.start()
         return await _stages(run, value, way)
-    except GeneratorExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - SystemExit, too, is only one more way for a handler to fail
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and run.why:
+            raise  # this process is leaving; else a handler has raised it
         return run.failed(error)
 
 
@@ -51,7 +51,7 @@ async def _stages(run: Run, value: Any, way: Way) -> Outcome | None:
     context = Context(run, way) if run.declaration.wants_context else None
     last = len(run.declaration.stages) - 1
     while run.stage < last:
-        output = encoded(await way.call(run, value, context))
+        output = run.fits(encoded(await way.call(run, value, context)))
         kept = await way.answer(run, StageDone(*run.key, run.stage, output))
         if not kept.held:
             run.why = LOST

@@ -1,20 +1,24 @@
 """What executors of both modes have in common: when they are ready, when they are done, and what they have in hand."""
 
+import os
 from time import monotonic
 from typing import NamedTuple
 
+from ...ipc.durable.model import Outcome
 from ...ipc.durable.wire import Enlist, Held
 from ...ipc.message import Drain
 from ..supervision import Supervision
 from .courier import Courier
 from .declaration import Declaration
 from .hands import Hands
-from .journal import Journal
+from .journal import STDERR, Journal
+from .run import Run
 
 LOOK = 0.2  # seconds between two looks at whether a draining executor is done
 LAST_LIMIT = 10.0  # seconds without a dispatcher after which the last ones of a cluster wait for none
 FAREWELL = 0.5  # seconds that handlers get after SIGTERM
 LAST_WORD = 1.0  # seconds that the dispatcher gets to store what they came to
+STRAY = 70  # exit code of a process that a handler has forked and did not end
 
 
 class Station(NamedTuple):
@@ -51,6 +55,7 @@ class Crew:
         self.courier = Courier(station.path, self.hands, station.introduce, self)
         self.journal = journal
         self.terminated = False
+        self._pid = station.pid
         self._supervision = supervision
         self._is_last = self._is_ready = False
 
@@ -65,6 +70,15 @@ class Crew:
     def wake(self) -> None:
         """Called in any thread."""
         raise NotImplementedError
+
+    def _tell(self, run: Run, outcome: Outcome | None) -> None:
+        """A run has come to this. Called in the thread that ran it. A process that its handler has forked and let
+        return ends here: it would go on as this executor."""
+        if os.getpid() != self._pid:
+            os.write(STDERR, f"pid {os.getpid()}: forked by the handler of {run.task.kind} and ended by bkd\n".encode())
+            os._exit(STRAY)
+        self.courier.add(run, outcome)
+        self.journal.ended(run, outcome)
 
     def _begin(self) -> None:
         """Take work, unless this worker is to be quiet at first: then it is ready as it is."""

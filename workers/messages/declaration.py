@@ -16,6 +16,7 @@ from .retrying import ATTEMPTS, Exponential, Retrying, span
 
 NAME = re.compile(r"[\w.:/@+-]{1,100}")
 MOST_ATTEMPTS, MOST_STAGES = 100_000, 100
+MOST_LOCK = 1024
 Mode = Literal["", "shared", "exclusive"]
 LockKey = Callable[[Any], str | None]
 
@@ -61,10 +62,15 @@ class Declaration:
         self.is_async = is_async(function)
 
     def locks(self, value: Any) -> str:
-        """The lock that a run with these arguments needs, "" for none. Raises TypeError if it is no text."""
+        """The lock that a run with these arguments needs, "" for none. Raises TypeError if it is no text, ValueError if
+        it is a long one."""
         key = None if self.lock is None else self.lock(value)
         if key is not None and not isinstance(key, str):
             raise TypeError(f"lock= gave a {type(key).__name__}, not a text or None")
+        if key and len(key.encode()) > MOST_LOCK:
+            raise ValueError(
+                f"lock= gave a text of {len(key)} characters, more than {MOST_LOCK} bytes: use a hash of it"
+            )
         return key or ""
 
     def is_same(self, other: "Declaration") -> bool:

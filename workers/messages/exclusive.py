@@ -159,8 +159,7 @@ class Exclusive(Crew):
             run.cancel(STOPPED)
         outcome = stepped(course(run, self._way))
         self._current = None
-        self.courier.add(run, outcome)
-        self.journal.ended(run, outcome)
+        self._tell(run, outcome)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM; called in the main thread, between any two of its instructions."""

@@ -83,9 +83,10 @@ class Outbox:
         about, future = subject(question), Future[Any]()
         if about in self._asked:
             raise RuntimeError(f"this run waits for its {about[0]} already")
+        data = packed(question)
         self._asked[about] = question, future
         future.add_done_callback(lambda _: self._drop(about, future))
-        return packed(question), future
+        return data, future
 
     def answered(self, answer: Answer) -> "Future[Any] | None":
         """Where the answer goes; None: nobody waits for it any more."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 CANCELLED, TIMEOUT, LOST, STOPPED = "cancelled", "timeout", "lost", "stopped"
-MOST_TEXT = 2000
+MOST_TEXT, MOST_CODE = 2000, 200
+MOST_OUTPUTS = 768 * 1024  # of all stages together: a later run gets them in one frame
 NULL = b"null"
 T = TypeVar("T")
 Key = tuple[int, int]
@@ -119,6 +120,16 @@ class Run:
         """The handler is about to be called."""
         self.started, self._called = int(time() * 1000), monotonic()
 
+    def fits(self, output: bytes) -> bytes:
+        """The output of a stage. Raises ResultError when a later run could not be given all of them."""
+        size = len(output) + sum(map(len, self.outputs))
+        if size > MOST_OUTPUTS:
+            raise ResultError(
+                f"its stages have returned {size:,} bytes of JSON by now, more than {MOST_OUTPUTS:,}: "
+                "keep that elsewhere and return where it is"
+            )
+        return output
+
     def advance(self, output: bytes) -> None:
         """A stage is finished and its output kept."""
         self.outputs = [*self.outputs, output]
@@ -162,6 +173,14 @@ class Run:
             return self.ended()
         if isinstance(error, Word):
             return self.asked(error)
+        try:
+            return self._error(error)
+        except BaseException as second:  # noqa: BLE001 - an error that cannot be told is the application's code, too
+            return self._outcome(
+                Result.ERROR, Fault.RETRYABLE, "untold", f"telling it raised a {type(second).__name__}"
+            )
+
+    def _error(self, error: BaseException) -> Outcome:
         fault = Fault.FINAL if isinstance(error, ResultError) else classed(error, self.declaration.classify)
         result = Result.LOCKED if fault is Fault.LOCK else Result.ERROR
         text = said(error).partition(": ")[2]
@@ -188,7 +207,7 @@ class Run:
             self.started,
             self._ended(),
             fault=fault,
-            code=code,
+            code=code[:MOST_CODE],
             text=_sendable(text)[:MOST_TEXT],
             stack=stack,
             at=at,

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from ...ipc.durable.model import Outcome
 from ..supervision import Supervision
 from .blocking import Blocking, stepped
 from .context import Context
@@ -121,10 +120,6 @@ class Shared(Crew):
         self._tell(run, stepped(course(run, self._in_thread)))
         self.courier.flush()
         self._soon(self._ended_in_thread)
-
-    def _tell(self, run: Run, outcome: Outcome | None) -> None:
-        self.courier.add(run, outcome)
-        self.journal.ended(run, outcome)
 
     def _ended_in_thread(self) -> None:
         self._threads_busy -= 1

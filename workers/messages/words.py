@@ -5,6 +5,8 @@ import datetime
 from ...ipc.durable.model import Result
 from .draft import Duration, moment, seconds
 
+FAR = 1 << 53  # ms: later than any store can keep
+
 
 class Word(Exception):
     """Base of them. `at` in ms of UTC (0: none), `after` in ms (-1: none)."""
@@ -48,4 +50,4 @@ class Snooze(Word):
 
 
 def _millis(duration: Duration) -> int:
-    return max(0, round(seconds(duration) * 1000))
+    return max(0, min(round(seconds(duration) * 1000), FAR))

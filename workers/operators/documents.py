@@ -7,7 +7,7 @@ import msgspec
 
 from ...ipc.durable.model import ENDS, Attempt, State
 from ...ipc.durable.policy import KindPolicy
-from ..store.protocol import Row, Story, Tally
+from ..store.protocol import Control, Row, Story, Tally
 
 MOST_VALUE = 2000
 
@@ -108,7 +108,7 @@ def story(told: Story, policies: dict[str, KindPolicy], now: int) -> dict[str, A
     }
 
 
-def tally(one: Tally) -> dict[str, Any]:
+def tally(one: Tally, control: Control | None) -> dict[str, Any]:
     """Numbers of one kind."""
     counts = {state.value: one.states.get(state, 0) for state in State}
     return {
@@ -116,6 +116,12 @@ def tally(one: Tally) -> dict[str, Any]:
         **counts,
         "oldest_age": round(one.oldest / 1000, 3),
         "paused": one.paused,
+        "pause": pause(control) if one.paused and control is not None else None,
         "max_running": one.max_running,
         "handled": one.handled,
     }
+
+
+def pause(control: Control) -> dict[str, Any]:
+    """Who paused a kind, when and why."""
+    return {"by": control.by, "at": when(control.at), "reason": control.reason or None}

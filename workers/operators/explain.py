@@ -1,10 +1,13 @@
 """Why a message is not running, or how it came to its end: in sentences. Pure."""
 
+from typing import NamedTuple
+
 from ...ipc.durable.model import Dead, State
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.units import format_duration
-from ..store.protocol import Row, Story, Tally
+from ..store.protocol import Control, Row, Story, Tally
 from .documents import most_attempts, stage, when
+from .pages import paused
 
 ENDED = {
     Dead.EXHAUSTED: "it was tried as often as it may be",
@@ -16,9 +19,19 @@ ENDED = {
 }
 
 
-def explain(told: Story, tally: Tally | None, policies: dict[str, KindPolicy], now: int) -> list[str]:
+class Surroundings(NamedTuple):
+    """What a message is seen against: policies by kind, the moment in ms of UTC, and of its kind the numbers and what
+    operators have said."""
+
+    policies: dict[str, KindPolicy]
+    now: int
+    tally: Tally | None = None
+    control: Control | None = None
+
+
+def explain(told: Story, around: Surroundings) -> list[str]:
     """The first line says it; the others are what it rests on, and what can be done."""
-    row = told.row
+    row, now = told.row, around.now
     match row.state:
         case State.RUNNING:
             return _running(row, now)
@@ -28,11 +41,11 @@ def explain(told: Story, tally: Tally | None, policies: dict[str, KindPolicy], n
             by = [deed for deed in told.deeds if deed.verb == "cancel"]
             return [f"it was cancelled{f' by {by[-1].actor}' if by else ''}, {_ago(row.finished, now)}"]
         case State.DEAD_LETTER:
-            return _dead(told, policies, now)
+            return _dead(told, now)
         case State.BLOCKED:
             return [f"it is blocked: {row.reason or 'nobody said why'}"]
         case _:
-            return _waiting(told, tally, policies, now)
+            return _waiting(told, around)
 
 
 def _running(row: Row, now: int) -> list[str]:
@@ -44,14 +57,22 @@ def _running(row: Row, now: int) -> list[str]:
     return lines
 
 
-def _dead(told: Story, policies: dict[str, KindPolicy], now: int) -> list[str]:
+def _dead(told: Story, now: int) -> list[str]:
     row = told.row
     lines = [f"it will not run again by itself ({row.reason}): {_meaning(row.reason)}, {_ago(row.finished, now)}"]
     if row.error:
         lines.append(f"the last error: {row.error[:500]}")
-    lines.append(f"it ran {row.counters.runs} times, {row.counters.crashes} of them to the end of the process")
+    lines.append(f"it ran {_times(row.counters.runs)}{_crashes(row.counters.crashes)}")
     lines.append(f"`bkd message show {row.id}` has every attempt, `bkd message retry {row.id}` runs it again")
     return lines
+
+
+def _times(runs: int) -> str:
+    return "once" if runs == 1 else f"{runs} times"
+
+
+def _crashes(number: int) -> str:
+    return f"; {number} {'run' if number == 1 else 'runs'} ended its process" if number else ""
 
 
 def _meaning(reason: str) -> str:
@@ -61,13 +82,13 @@ def _meaning(reason: str) -> str:
         return reason or "nobody said why"
 
 
-def _waiting(told: Story, tally: Tally | None, policies: dict[str, KindPolicy], now: int) -> list[str]:
-    row = told.row
+def _waiting(told: Story, around: Surroundings) -> list[str]:
+    row, (policies, now, tally, control) = told.row, around
     lines = []
     if row.due > now:
         lines.append(f"it is not due: {when(row.due)}, in {_span(row.due - now)}{_why_later(row, policies)}")
     if tally is not None and tally.paused:
-        lines.append(f"{row.kind} is paused; `bkd message resume {row.kind}` goes on")
+        lines.append(f"{row.kind} is {paused(control, now)}; `bkd message resume {row.kind}` goes on")
     if tally is not None and not tally.handled:
         lines.append(f"no living host has a handler for {row.kind}: is a group with it running? is the release out?")
     running = tally.states.get(State.RUNNING, 0) if tally is not None else 0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from ...ipc.durable.model import Attempt, State
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.units import format_duration
-from ..store.protocol import Row, Story, Tally
+from ..store.protocol import Control, Row, Story, Tally
 from .documents import most_attempts, stage, when
 
 SHOWN = (
@@ -50,14 +50,19 @@ def loops(rows: list[Row], policies: dict[str, KindPolicy], now: int, width: int
     return columns(header, lines, width)
 
 
-def stats(tallies: list[Tally], width: int) -> str:
+def stats(tallies: list[Tally], controls: dict[str, Control], now: int, width: int) -> str:
     """A line for each kind; only the states that any message is in."""
     if not tallies:
         return "no messages yet\n"
     states = [state for state in SHOWN if state in SHOWN[:2] or any(tally.states.get(state) for tally in tallies)]
     header = ("KIND", *(SHORT.get(state, state.upper()) for state in states), "OLDEST", "")
     rows = [
-        (tally.kind, *(str(tally.states.get(state, 0)) for state in states), _oldest(tally), _remark(tally))
+        (
+            tally.kind,
+            *(str(tally.states.get(state, 0)) for state in states),
+            _oldest(tally),
+            _remark(tally, controls.get(tally.kind), now),
+        )
         for tally in tallies
     ]
     return columns(header, rows, width)
@@ -71,7 +76,7 @@ def page(told: Story, why: list[str], policies: dict[str, KindPolicy], now: int)
         ("why", why[0]),
         ("guid", row.guid),
         ("stage", f"{stage(row, policies)}{_outputs(told)}"),
-        ("tried", f"{row.counters.attempts} of {most or '?'} attempts, {row.counters.runs} runs{_counters(row)}"),
+        ("tried", f"{row.counters.attempts} of {most or '?'} attempts, {_runs(row.counters.runs)}{_counters(row)}"),
         ("created", f"{when(row.created)}, {_span(now - row.created)} ago"),
         ("due", when(row.due) if row.due > now else None),
         ("deadline", when(row.deadline)),
@@ -115,6 +120,10 @@ def _next(row: Row, now: int) -> str:
     return f"in {_span(row.due - now)}" if row.due > now and row.state not in SHOWN[5:] else "-"
 
 
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
+
+
 def _counters(row: Row) -> str:
     some = [(row.counters.crashes, "crashes"), (row.counters.locks, "found the lock taken")]
     return "".join(f", {number} {what}" for number, what in some if number)
@@ -152,11 +161,19 @@ def _oldest(tally: Tally) -> str:
     return _span(tally.oldest) if tally.oldest else "-"
 
 
-def _remark(tally: Tally) -> str:
+def paused(control: Control | None, now: int) -> str:
+    """By whom, since when and why."""
+    if control is None or not control.at:
+        return "paused"
+    why = f": {_clean(control.reason.encode(), 200)}" if control.reason else ""
+    return f"paused by {control.by} {_span(now - control.at)} ago{why}"
+
+
+def _remark(tally: Tally, control: Control | None, now: int) -> str:
     limit = f"at most {tally.max_running} at once" if tally.max_running else ""
     waits = any(tally.states.get(state) for state in SHOWN[:5])
     unhandled = "no handler on any living host" if waits and not tally.handled else ""
-    return "; ".join(part for part in ("paused" if tally.paused else "", limit, unhandled) if part)
+    return "; ".join(part for part in (paused(control, now) if tally.paused else "", limit, unhandled) if part)
 
 
 def _error(row: Row) -> str:

@@ -7,20 +7,20 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from ...ipc.durable.model import PRIORITY, NewMessage, Receipt
+from ...ipc.durable.model import NewMessage, Receipt
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Answered, Ask, Said
 from ...ipc.errors import BkdError
 from ..messages.draft import Options, draft
 from ..store.protocol import Control, Filter, Row, Store, Story, Tally
 from . import documents, pages
-from .explain import explain
-from .selection import Selection, Usage, filter_of
+from .explain import Surroundings, explain
+from .questions import Add, Bulk, Look, Switch
+from .selection import Usage, filter_of
 
 PAGE = 500
 PIECE = 64 * 1024  # characters
 MOST_LISTED = 1000
-CANCEL_LIMIT = 10.0
 LOOK_AGAIN = 0.05
 USAGE, FAILED, PARTLY = 2, 1, 3
 Say = Callable[[Said], None]
@@ -37,53 +37,6 @@ class Put(Protocol):
     """Stores messages as a producer does."""
 
     def __call__(self, messages: list[NewMessage], /) -> Awaitable[list[Receipt]]: ...
-
-
-class Bulk(msgspec.Struct, frozen=True):
-    """What is done with many. `yes`: it is meant, however many they are. `timeout`: how long the running ones are
-    waited for, in seconds."""
-
-    selection: Selection = Selection()
-    dry_run: bool = False
-    yes: bool = False
-    timeout: float = CANCEL_LIMIT
-
-
-class Look(msgspec.Struct, frozen=True):
-    """What is looked at. `most`: lines at most."""
-
-    selection: Selection = Selection()
-    most: int = 100
-    after: int = 0
-
-
-class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Options of `enqueue` that can be said on a command line; durations in seconds."""
-
-    delay: float = 0.0
-    deadline: float | None = None
-    priority: int = PRIORITY
-    key: str = ""
-    unique: str = ""
-    notify: str = ""
-    max_attempts: int = 0
-
-
-class Add(msgspec.Struct, frozen=True):
-    """Messages of one kind to be stored, `count` of each of the arguments."""
-
-    kind: str
-    items: list[Any] = []
-    count: int = 1
-    options: Given = Given()
-
-
-class Switch(msgspec.Struct, frozen=True):
-    """Kinds to be paused, resumed, or limited to `most` at once (0: no limit)."""
-
-    kinds: list[str]
-    reason: str = ""
-    most: int = 0
 
 
 class Request:
@@ -174,36 +127,42 @@ class Operators:
         return rows[:most], policies, now, len(rows) > most
 
     async def _show(self, request: Request) -> Answered:
-        story, tally, policies, now = await self._story(request)
-        lines = explain(story, tally, policies, now)
-        document = {**documents.story(story, policies, now), "why": lines}
-        return request.answer(document, pages.page(story, lines, policies, now))
+        story, around = await self._story(request)
+        lines = explain(story, around)
+        document = {**documents.story(story, around.policies, around.now), "why": lines}
+        return request.answer(document, pages.page(story, lines, around.policies, around.now))
 
     async def _why(self, request: Request) -> Answered:
-        story, tally, policies, now = await self._story(request)
-        lines, row = explain(story, tally, policies, now), story.row
+        story, around = await self._story(request)
+        lines, row = explain(story, around), story.row
         document = {"id": row.id, "kind": row.kind, "state": row.state, "reason": row.reason or None, "why": lines}
         return request.answer(document, pages.why(row.id, row.kind, row.state, lines))
 
-    async def _story(self, request: Request) -> tuple[Story, Tally | None, dict[str, KindPolicy], int]:
+    async def _story(self, request: Request) -> tuple[Story, Surroundings]:
         selection = request.arguments(Look).selection
         if len(selection.ids) != 1:
             raise Usage("say which message: its number, or its guid")
         chosen = filter_of(selection)
 
-        def look(store: Store, now: int) -> tuple[Story | None, list[Tally], dict[str, KindPolicy], int]:
+        def look(store: Store, now: int) -> tuple[Story, Surroundings]:
             rows = store.find(chosen, 1)
-            return store.story(rows[0].id) if rows else None, store.stats(now), store.policies(), now
+            story = store.story(rows[0].id) if rows else None
+            if story is None:
+                raise BkdError(f"there is no message {selection.ids[0]}; `bkd message list` shows some")
+            kind = story.row.kind
+            tally = next((tally for tally in store.stats(now) if tally.kind == kind), None)
+            control = next((control for control in store.controls() if control.kind == kind), None)
+            return story, Surroundings(store.policies(), now, tally, control)
 
-        story, tallies, policies, now = await self._run(look)
-        if story is None:
-            raise BkdError(f"there is no message {selection.ids[0]}; `bkd message list` shows some")
-        return story, next((tally for tally in tallies if tally.kind == story.row.kind), None), policies, now
+        return await self._run(look)
 
     async def _stats(self, request: Request) -> Answered:
-        tallies = await self._run(lambda store, now: store.stats(now))
-        document = {"kinds": [documents.tally(tally) for tally in tallies]}
-        return request.answer(document, pages.stats(tallies, request.ask.width))
+        def look(store: Store, now: int) -> tuple[list[Tally], dict[str, Control], int]:
+            return store.stats(now), {control.kind: control for control in store.controls()}, now
+
+        tallies, controls, now = await self._run(look)
+        document = {"kinds": [documents.tally(tally, controls.get(tally.kind)) for tally in tallies]}
+        return request.answer(document, pages.stats(tallies, controls, now, request.ask.width))
 
     # -- adding
 

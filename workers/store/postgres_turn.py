@@ -12,7 +12,7 @@ from psycopg import Cursor
 
 from ...ipc.durable.model import ENDS, Counters, Task
 from ...ipc.durable.wire import Held
-from .postgres_arrays import bodies, numbers, texts
+from .postgres_arrays import EMPTY, bodies, numbers, texts
 from .postgres_kinds import Kinds
 from .postgres_link import Link, Patient
 from .postgres_marks import Marks
@@ -103,10 +103,10 @@ class Turns:
 
     def _settle(self, run: Runner, turn: Turn) -> Rows:
         settled = sorted(turn.settled, key=lambda one: one.id)
-        ends = [one.id for one in settled if one.state in ENDS and self._held.get(one.id, UNKNOWN).keyed]
-        rows = run("settle", now=turn.now, ends=numbers(ends), **settled_columns(settled))
-        if ends:
-            run("release_unique", ids=numbers(ends), now=turn.now)
+        keyed = numbers(one.id for one in settled if self._held.get(one.id, UNKNOWN).keyed)
+        rows = run("settle", now=turn.now, keyed=keyed, **settled_columns(settled))
+        if keyed != EMPTY:
+            run("release_unique", ids=keyed, now=turn.now)
         return rows
 
     def _lock(self, run: Runner, turn: Turn) -> Rows:

@@ -91,7 +91,7 @@ def test_who_has_answered_and_then_dies_is_believed(cluster):
 
     assert {one["state"] for one in told} == {"succeeded"}
     for run in cluster.runs(*ids):
-        assert ended(run["pid"])
+        assert run["run"] > 1 or ended(run["pid"])
     until(cluster.is_ready)
     naps = cluster.add("nap", {"seconds": 0.3}, count=30)
     cluster.ends("nap")

@@ -79,22 +79,24 @@ def test_what_takes_too_long_is_given_back_without_counting(stored, kind):
     assert took < 0.5 + 0.5 + 4.0
     assert counters(cluster, id) == [("queued", 1, 0, 0)]
     assert cluster.query("SELECT result FROM attempt WHERE message_id = ?", id) == [{"result": "interrupted"}]
-    assert code == 0
+    assert code == (0 if kind == "nap" else 3)
 
 
 @pytest.mark.parametrize("signals", [(TERM, TERM), (TERM, QUIT), (TERM, INT, TERM)])
-def test_who_asks_twice_breaks_nothing(stored, signals):
+def test_who_asks_twice_costs_a_run_at_most(stored, signals):
+    """The second one may mean that everybody is killed; the next start goes on."""
     cluster = stored()
     (id,) = cluster.add("nap", {"seconds": 1})
     cluster.started(id)
 
-    took, _code = leave(cluster, *signals)
+    took, code = leave(cluster, *signals)
+    cluster.start()
 
-    assert took < 10.0
-    done = cluster.query("SELECT state, attempts, crashes FROM done")
-    assert done == [{"state": "succeeded", "attempts": 1, "crashes": 0}] or counters(cluster, id) == [
-        ("queued", 1, 0, 0)
-    ]
+    assert took < 5.0
+    assert code in (0, 3)
+    told = cluster.end(id)
+    assert (told["state"], told["attempts"], told["crashes"]) in (("succeeded", 1, 0), ("succeeded", 2, 1))
+    assert len(cluster.runs(id)) == told["iteration"]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
@@ -136,7 +138,9 @@ def test_a_recycled_executor_leaves_between_messages(stored):
     cluster.ends("note")
 
     until(lambda: cluster.is_renewed(*before))
+    ids += cluster.add("note", count=200)
+    cluster.ends("note")
 
-    assert len(cluster.runs(*ids)) == 200
+    assert len(cluster.runs(*ids)) == 400
     assert len({run["pid"] for run in cluster.runs(*ids)}) > 1
     assert cluster.query("SELECT count(*) AS n FROM attempt WHERE result <> 'ok'") == [{"n": 0}]

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bkd.workers import Calendar, Context, Exponential, Fixed, Invalid, Retry, Snooze, handler
@@ -222,18 +222,24 @@ async def last_words(context: Context, delay: float) -> str:
 
 @handler("murder", retry=SOON, max_crashes=50)
 async def murder(context: Context, pid: int, when: str, delay: float = 0.0) -> str:
-    """Kills another process in its first run: before its effect, after it, or some time after it has returned."""
-    is_first = context.iteration == 0
-    if is_first and when == "before":
-        os.kill(pid or os.getpid(), signal.SIGKILL)
+    """Kills another process, or its own, in its first run: before its effect, after it, or after it has returned."""
+    point = when if context.iteration == 0 else ""
+    if point == "before":
+        kill(pid)
         await asyncio.sleep(0.05)
     tell(context, "start")
-    if is_first and when == "after":
-        os.kill(pid or os.getpid(), signal.SIGKILL)
+    if point == "after":
+        kill(pid)
         await asyncio.sleep(0.05)
-    if is_first and when == "returned":
-        threading.Timer(delay, os.kill, (pid or os.getpid(), signal.SIGKILL)).start()
+    if point == "returned":
+        threading.Timer(delay, kill, (pid,)).start()
     return "done"
+
+
+def kill(pid: int) -> None:
+    """Nothing happens when it is dead already."""
+    with suppress(ProcessLookupError):
+        os.kill(pid or os.getpid(), signal.SIGKILL)
 
 
 @handler("stuck", timeout="200ms", grace="100ms", retry=Fixed(every="50ms", max_attempts=2))

@@ -5,12 +5,13 @@ import pytest
 from bkd.ipc.durable.model import Attempt, Counters, Result, State
 from bkd.ipc.durable.policy import KindPolicy
 from bkd.workers.operators import documents, pages
-from bkd.workers.operators.explain import explain
+from bkd.workers.operators.explain import Surroundings, explain
 from bkd.workers.operators.selection import Selection, Usage, filter_of
-from bkd.workers.store.protocol import Deed, Row, Story, Tally
+from bkd.workers.store.protocol import Control, Deed, Row, Story, Tally
 
 NOW = 1_760_000_000_000
 POLICIES = {"invoice.send": KindPolicy("invoice.send", stages=("send", "apply"), max_attempts=4)}
+CONTROL = Control("a", paused=True, by="root", at=NOW - 60_000, reason="mail is down")
 
 
 def row(state: State, **more) -> Row:
@@ -24,7 +25,7 @@ def story(state: State, attempts=(), deeds=(), **more) -> Story:
 
 def lines(state: State, tally: Tally | None = None, **more) -> list[str]:
     deeds = more.pop("deeds", ())
-    return explain(story(state, deeds=deeds, **more), tally, POLICIES, NOW)
+    return explain(story(state, deeds=deeds, **more), Surroundings(POLICIES, NOW, tally, CONTROL))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,10 @@ def test_why_says_what_is_the_matter(state, more, words):
 @pytest.mark.parametrize(
     ("tally", "word"),
     [
-        (Tally("invoice.send", {}, paused=True), "is paused; `bkd message resume invoice.send`"),
+        (
+            Tally("invoice.send", {}, paused=True),
+            "is paused by root 1m ago: mail is down; `bkd message resume invoice.send`",
+        ),
         (Tally("invoice.send", {}, handled=False), "no living host has a handler"),
         (Tally("invoice.send", {State.RUNNING: 3}, max_running=3), "3 of invoice.send run already"),
         (Tally("invoice.send", {State.QUEUED: 40}), "40 of its kind are queued"),
@@ -71,7 +75,7 @@ def test_a_document_has_names_and_times_and_decoded_arguments():
 
 
 def test_statistics_have_every_state():
-    told = documents.tally(Tally("a", {State.QUEUED: 2}, oldest=1500))
+    told = documents.tally(Tally("a", {State.QUEUED: 2}, oldest=1500), None)
     assert told["queued"] == 2
     assert told["oldest_age"] == 1.5
     assert {state.value for state in State} <= told.keys()
@@ -79,10 +83,11 @@ def test_statistics_have_every_state():
 
 
 def test_the_table_of_kinds_shows_states_that_are_there_and_remarks():
-    table = pages.stats([Tally("a", {State.QUEUED: 2, State.DEAD_LETTER: 1}, handled=False, paused=True)], 0)
+    tallies = [Tally("a", {State.QUEUED: 2, State.DEAD_LETTER: 1}, handled=False, paused=True)]
+    table = pages.stats(tallies, {"a": CONTROL}, NOW, 0)
     header, line = table.splitlines()
     assert header.split() == ["KIND", "QUEUED", "RUNNING", "DEAD", "OLDEST"]
-    assert "paused; no handler on any living host" in line
+    assert "paused by root 1m ago: mail is down; no handler on any living host" in line
 
 
 def test_what_is_shown_has_no_power_over_the_terminal():

@@ -1,5 +1,6 @@
 -- name: settle
 -- Runs have ended: from their lease to where they stand now, with their attempt; gives those that held their lease.
+-- What an operator has cancelled does not run again.
 WITH given AS MATERIALIZED (
   SELECT * FROM unnest(
     %(id)s::bigint[], %(fence)s::bigint[], %(state)s::state[], %(runs)s::int[], %(attempts)s::int[], %(crashes)s::int[],
@@ -14,32 +15,34 @@ WITH given AS MATERIALIZED (
 ), gone AS (
   DELETE FROM lease AS l USING given AS g WHERE l.message_id = g.id AND l.fence = g.fence
   RETURNING g.*, l.kind_id, l.priority, greatest(l.stage, g.stage) AS now_stage,
-            CASE WHEN coalesce(g.due, 0) > 0 THEN g.due ELSE l.due END AS now_due
+            CASE WHEN coalesce(g.due, 0) > 0 THEN g.due ELSE l.due END AS now_due,
+            CASE WHEN l.cancel AND g.state < 'succeeded' THEN 'cancelled' ELSE g.state END AS now_state,
+            CASE WHEN l.cancel AND g.state < 'succeeded' THEN '' ELSE g.reason END AS now_reason
 ), keyed AS MATERIALIZED (
-  SELECT 1 FROM unique_key WHERE message_id = ANY (%(ends)s::bigint[]) FOR UPDATE
+  SELECT 1 FROM unique_key WHERE message_id = ANY (%(keyed)s::bigint[]) FOR UPDATE
 ), ended AS (
   INSERT INTO done (message_id, finished, fence, kind_id, state, runs, attempts, crashes, locks, polls, auths, stage,
                     reason, result)
-  SELECT id, %(now)s, fence, kind_id, state, runs, attempts, coalesce(crashes, 0), coalesce(locks, 0),
-         coalesce(polls, 0), coalesce(auths, 0), now_stage, nullif(reason, ''), result
-  FROM gone WHERE state >= 'succeeded'
+  SELECT id, %(now)s, fence, kind_id, now_state, runs, attempts, coalesce(crashes, 0), coalesce(locks, 0),
+         coalesce(polls, 0), coalesce(auths, 0), now_stage, nullif(now_reason, ''), result
+  FROM gone WHERE now_state >= 'succeeded'
 ), again AS (
   INSERT INTO ready (message_id, due, kind_id, priority, fence, runs, attempts, crashes, locks, polls, auths, stage, state)
   SELECT id, now_due, kind_id, priority, fence, runs, attempts, coalesce(crashes, 0), coalesce(locks, 0),
          coalesce(polls, 0), coalesce(auths, 0), now_stage, state
-  FROM gone WHERE state < 'blocked' AND now_due <= %(now)s
+  FROM gone WHERE now_state < 'blocked' AND now_due <= %(now)s
 ), later AS (
   INSERT INTO delayed (message_id, due, kind_id, priority, fence, runs, attempts, crashes, locks, polls, auths, stage,
                        state, reason)
   SELECT id, now_due, kind_id, priority, fence, runs, attempts, coalesce(crashes, 0), coalesce(locks, 0),
          coalesce(polls, 0), coalesce(auths, 0), now_stage, state, nullif(reason, '')
-  FROM gone WHERE state < 'blocked' AND now_due > %(now)s
+  FROM gone WHERE now_state < 'blocked' AND now_due > %(now)s
 ), waiting AS (
   INSERT INTO parked (message_id, due, kind_id, priority, fence, runs, attempts, crashes, locks, polls, auths, stage,
                       state, reason)
   SELECT id, now_due, kind_id, priority, fence, runs, attempts, coalesce(crashes, 0), coalesce(locks, 0),
          coalesce(polls, 0), coalesce(auths, 0), now_stage, state, nullif(reason, '')
-  FROM gone WHERE state = 'blocked'
+  FROM gone WHERE now_state = 'blocked'
 ), tried AS (
   INSERT INTO attempt (message_id, fence, started, ended, number, stage, pid, worker, result, fault, code, text, stack)
   SELECT id, fence, started, ended, number, coalesce(at_stage, 0), pid, worker, outcome, nullif(fault, ''),

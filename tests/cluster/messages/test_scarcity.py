@@ -1,0 +1,254 @@
+"""What is short or in the way: places, memory, disk, logs, a store that somebody else locks; many that enqueue."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ..cluster import CLEAN_ENVIRONMENT, alive, until
+from ..test_explaining_scarcity import INTO, control_group
+from .project import JOBS
+
+NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root to make a small disk")
+CLIENT = """
+import json, sys, time
+from bkd.ipc import ipc
+from bkd.workers import sync_enqueue
+
+ipc.connect("bkd.toml")
+took, end = [], time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    begun = time.monotonic()
+    sync_enqueue("note", {"text": "from a client"})
+    took.append(time.monotonic() - begun)
+    time.sleep(0.02)
+took.sort()
+print(json.dumps({"count": len(took), "p99": took[len(took) * 99 // 100]}))
+"""
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """A file system of this size there; skips where none can be mounted."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "bkd", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder):
+    """Leave no room; gives the file that takes it."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+def most_at_once(cluster, ids):
+    """How many of these ran at the same time at most."""
+    moves = [(one["at"], 1) for one in cluster.runs(*ids)] + [(one["at"], -1) for one in cluster.runs(*ids, event="end")]
+    most = now = 0
+    for _, change in sorted(moves, key=lambda move: (move[0], move[1])):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def test_no_more_run_at_once_than_there_are_places(project):
+    cluster = project(jobs=JOBS | {"count": 1, "concurrency": 3}).start()
+    ids = cluster.add("nap", {"seconds": 0.2}, count=10)
+
+    assert {cluster.end(id)["state"] for id in ids} == {"succeeded"}
+
+    assert most_at_once(cluster, ids) == 3
+
+
+def test_a_group_runs_what_its_modules_declare_and_nothing_else(project):
+    other = JOBS | {"handlers": ["other"], "count": 1}
+    cluster = project(jobs=JOBS | {"count": 1}, others=other)
+    (cluster.folder / "other.py").write_text(
+        "from bkd.workers import handler\nfrom work import tell\n\n"
+        "@handler('other')\nasync def other(context) -> None:\n    tell(context, 'start')\n"
+    )
+    text = (cluster.folder / "other.py").read_text().replace("from work import tell", "import json, os")
+    text = text.replace("tell(context, 'start')", "open(f'other-{context.id}-{os.getpid()}', 'w').close()")
+    (cluster.folder / "other.py").write_text(text)
+    cluster.start()
+    notes, others = cluster.add("note", count=20), cluster.add("other", count=20)
+
+    assert {cluster.end(id)["state"] for id in [*notes, *others]} == {"succeeded"}
+
+    assert {run["pid"] for run in cluster.runs(*notes)} == set(cluster.pids("jobs"))
+    pids = {int(path.name.split("-")[2]) for path in cluster.folder.glob("other-*-*")}
+    assert pids == set(cluster.pids("others"))
+
+
+def test_an_executor_has_no_store_and_no_listener_open(project):
+    cluster = project().start()
+    (id,) = cluster.add("descriptors", {})
+
+    found = cluster.end(id)["result"]
+
+    names = sorted(found.values())
+    assert not [name for name in names if "bkd.db" in name or "runs.jsonl" in name]
+    inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
+    assert not inodes & listening(), (names, listening())
+    assert len(inodes) <= 4, names
+
+
+def listening():
+    """Inodes of unix sockets that listen."""
+    with open("/proc/net/unix") as file:
+        rows = [line.split() for line in file.readlines()[1:]]
+    return {row[6] for row in rows if int(row[3], 16) & 0x10000}
+
+
+def test_a_handler_that_takes_too_much_memory_is_told_apart(project):
+    with control_group(500 << 20) as group:
+        cluster = project(jobs=JOBS | {"count": 1})
+        try:
+            cluster.start(prefix=[*INTO, str(group)])
+            (id,) = cluster.add("hungry", {"size": 2_000_000_000})
+            (other,) = cluster.add("note", {"text": "later"}, delay=1.0)
+
+            told = cluster.end(id, 40.0)
+
+            assert (told["state"], told["reason"], told["crashes"]) == ("dead_letter", "poison", 2)
+            assert "memory" in told["error"]["text"], told["error"]
+            assert cluster.end(other)["state"] == "succeeded"
+        finally:
+            cluster.close()
+
+
+def test_a_limit_of_memory_is_an_error_of_the_handler(project):
+    cluster = project(jobs=JOBS | {"mode": "exclusive", "count": 1}).start()
+    (id,) = cluster.add("bounded", {"size": 3 << 30})
+
+    told = cluster.end(id)
+
+    assert (told["reason"], told["crashes"]) == ("exhausted", 0)
+    assert told["history"][-1]["error"]["code"] == "MemoryError"
+
+
+@NEEDS_ROOT
+def test_a_full_disk_loses_nothing_and_is_got_over(project):
+    cluster = project(store={"url": "sqlite:base/bkd.db"}, jobs=JOBS)
+    with small_disk(cluster.folder / "base", "3m") as disk:
+        cluster.start()
+        (first,) = cluster.add("gate", {"gate": "room"})
+        cluster.started(first)
+        before = cluster.processes()
+        filler = fill(disk)
+        stored = add_until_refused(cluster)
+        cluster.open("room")
+        until(lambda: cluster.runs(first, event="end"))
+        assert not cluster.events("store-back")
+        filler.unlink()
+        begun = time.monotonic()
+        told = cluster.end(first)
+
+        assert time.monotonic() - begun < 2.0
+        assert (told["state"], len(cluster.runs(first))) == ("succeeded", 1)
+        assert {cluster.end(id)["state"] for id in stored} <= {"succeeded"}
+        assert sorted(cluster.processes()) == sorted(before)
+        assert cluster.faults() == []
+        cluster.close()
+
+
+def add_until_refused(cluster):
+    """Messages that were taken before there was no room; one that is refused stays refused."""
+    stored = []
+    for _ in range(200):
+        done = cluster.popen(
+            "message", "add", "note", json.dumps({"text": "x" * 60_000}), "--json", stdout=subprocess.PIPE, stderr=-3
+        )
+        try:
+            out, _ = done.communicate(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            done.kill()
+            done.communicate()
+            return stored
+        if done.returncode:
+            return stored
+        stored += json.loads(out)["ids"]
+    raise AssertionError("there is still room")
+
+
+def test_a_store_that_is_locked_for_a_while_loses_nothing(project):
+    cluster = project(jobs=JOBS).start()
+    cluster.add("note", {"text": "before"})
+    base = sqlite3.connect(cluster.run_dir / "bkd.db", timeout=10.0, isolation_level=None, check_same_thread=False)
+    base.execute("BEGIN IMMEDIATE")
+    threading.Timer(3.0, base.rollback).start()
+    begun = time.monotonic()
+    done = cluster.popen("message", "add", "note", '{"text": "meanwhile"}', "--json", stdout=subprocess.PIPE)
+    out, _ = done.communicate(timeout=30.0)
+    took = time.monotonic() - begun
+
+    assert done.returncode == 0
+    (id,) = json.loads(out)["ids"]
+    told = cluster.end(id)
+    base.close()
+
+    assert 2.0 < took < 5.0
+    assert (told["state"], len(cluster.runs(id))) == ("succeeded", 1)
+
+
+def test_a_log_that_cannot_be_written_stops_no_message(project):
+    cluster = project(jobs=JOBS | {"env": {"LOGURU_LEVEL": "TRACE"}})
+    cluster.run_dir.mkdir(mode=0o700)
+    if os.getuid() != 0:
+        pytest.skip("needs root to make a small disk")
+    (cluster.run_dir / "log").mkdir(mode=0o700)
+    with small_disk(cluster.run_dir / "log", "256k") as disk:
+        cluster.start()
+        fill(disk)
+        ids = cluster.add("note", {"text": "unlogged" * 100}, count=100) + cluster.add("once", {})
+
+        assert {cluster.end(id)["state"] for id in ids[:-1]} == {"succeeded"}
+        assert cluster.end(ids[-1])["reason"] == "exhausted"
+        assert cluster.is_ready()
+        assert "disk" in json.dumps(cluster.status()) or cluster.said()
+        cluster.close()
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
+def test_many_processes_enqueue_at_once(project, seconds):
+    cluster = project(jobs=JOBS).start()
+    order = [sys.executable, "-c", CLIENT, str(seconds)]
+    clients = [
+        subprocess.Popen(order, cwd=cluster.folder, env=CLEAN_ENVIRONMENT, stdout=subprocess.PIPE) for _ in range(8)
+    ]
+    told = [json.loads(client.communicate(timeout=seconds + 40)[0]) for client in clients]
+
+    assert {client.returncode for client in clients} == {0}
+    cluster.ends("note")
+    assert len({run["id"] for run in cluster.runs()}) == len(cluster.runs()) == sum(one["count"] for one in told)
+    print(told)
+
+
+def test_a_stopped_process_is_no_dead_one(project):
+    """The master and the executor are stopped: the lease stays theirs, and nothing is run twice."""
+    cluster = project(jobs=JOBS | {"concurrency": 1}, ping={"interval": "500ms", "kill": "0s"}).start()
+    (id,) = cluster.add("nap", {"seconds": 0.5})
+    pid = cluster.started(id)[0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    others = cluster.add("note", count=20)
+    for other in others:
+        assert cluster.end(other)["state"] == "succeeded"
+    assert alive(pid)
+    os.kill(pid, signal.SIGCONT)
+
+    assert cluster.end(id)["attempts"] == 1
