@@ -19,7 +19,9 @@ def table(results: dict[str, Rounds], ours: Sequence[str] = (OURS,)) -> str:
         for peer, rounds in results.items():
             if values := pooled(rounds, metric):
                 spread = f"{shown(min(values))}–{shown(max(values))}"
-                ratios = [_ratio(median(own), median(values)) if own and peer not in ours else "" for own in known.values()]
+                ratios = [
+                    _ratio(median(own), median(values)) if own and peer not in ours else "" for own in known.values()
+                ]
                 cells = [metric, peer, str(len(values)), shown(median(values)), spread, *ratios]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

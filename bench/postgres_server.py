@@ -16,7 +16,12 @@ from client import free_port
 from place import HOST
 
 USER = "bench"
-SETTINGS = {"listen_addresses": HOST, "unix_socket_directories": "", "shared_buffers": "256MB", "max_connections": "200"}
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "shared_buffers": "256MB",
+    "max_connections": "200",
+}
 PATIENCE = 30.0
 
 

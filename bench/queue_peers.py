@@ -1,15 +1,14 @@
 """The queues of messages that bkd's is measured beside, each at its defaults where nothing else is said."""
 
-import os
 import shutil
-import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import proc
-from place import APPS, HOST, program
+from place import APPS, HOST
 from postgres_server import postgres_server
 from queues import Queue
 from redis_server import redis_server
@@ -87,40 +86,112 @@ class BkdSqlite(Queue):
     """
 
     module, concurrency, bulk, stuck = "of_bkd", 10, True, ("sleep", "spin", "asleep")
-    store = "sqlite:bkd.db"
 
     def prepare(self) -> None:
         self.begin(0)
+        if not proc.wait_for(lambda: self.titled(" dispatcher.1 r1 ready"), READY):
+            raise RuntimeError("the dispatcher is not ready")
 
     def begin(self, executors: int) -> None:
-        mode = "exclusive" if self.way in ("sleep", "spin") else "shared"
         (self.folder / "bkd.toml").write_text(f"""
 [app]
 name = "bench"
 run_dir = "run"
 [store]
-url = "{self.url if self.server else self.store}"
+url = "{self.url if self.server else f"sqlite:{self.url}"}"
 [workers.jobs]
 kind = "messages"
 handlers = ["{self.module}"]
 count = {executors}
-mode = "{mode}"
+mode = "{"exclusive" if self.way in ("sleep", "spin") else "shared"}"
 concurrency = {self.concurrency}
 """)
         self.launch([self.program("bkd"), "start"])
 
     def work(self, workers: int) -> None:
-        if not self.units:
-            self.begin(workers)
+        if self.units:
+            done = subprocess.run(
+                [self.program("bkd"), "scale", f"jobs={workers}"],
+                cwd=self.folder,
+                env=self.environ(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=READY,
+            )
+            if done.returncode:
+                raise RuntimeError(f"bkd scale: {done.stderr}")
         else:
-            self.call("scale", f"jobs={workers}")
+            self.begin(workers)
 
     def rest(self) -> None:
         self.stop()
 
-    def send(self, count: int, *, what: str = "noop", first: int = 0, due: float = 0.0) -> float:
-        self.wait()
-        return super().send(count, what=what, first=first, due=due)
-
     def workers(self) -> list[int]:
-        return [*self.titled("jobs.")]
+        return self.titled(" jobs.")
+
+    def parts(self) -> dict[str, set[int]]:
+        known = {"workers": {*self.workers()}, "dispatcher": {*self.titled(" dispatcher.")}, "server": self.served()}
+        others = self.processes() - {pid for pids in known.values() for pid in pids}
+        return {**known, "keeper, master, zygote": others}
+
+    def titled(self, words: str) -> list[int]:
+        """Its processes with these words in their title."""
+        return [pid for pid in self.processes() if words in _title(pid)]
+
+
+class BkdPostgres(BkdSqlite):
+    server = "postgres"
+
+
+QUEUES: dict[str, type[Queue]] = {
+    "celery": Celery,
+    "dramatiq": Dramatiq,
+    "rq": Rq,
+    "huey-redis": HueyRedis,
+    "huey-sqlite": HueySqlite,
+    "procrastinate": Procrastinate,
+    "pgqueuer": PgQueuer,
+    "raw-sqlite": RawSqlite,
+    "raw-postgres": RawPostgres,
+    "bkd-sqlite": BkdSqlite,
+    "bkd-postgres": BkdPostgres,
+}
+
+
+@contextmanager
+def running(name: str, *, deadline: float = 0.0, concurrency: int = 0, way: str = "") -> Iterator[Queue]:
+    """The queue with its server, prepared and empty, and ended afterwards; an error carries the end of its output as
+    a note. `deadline`: of a run, in seconds; `way`: in which a handler will be stuck."""
+    kind = QUEUES[name]
+    with ExitStack() as stack:
+        stack.callback(proc.end_everything, grace=1)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"bench-{name}-")))
+        shutil.copytree(APPS / "messages", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        url = _served(kind.server, folder, stack)
+        queue = kind(folder, url, deadline=deadline, concurrency=concurrency, way=way)
+        stack.callback(queue.stop)
+        try:
+            queue.prepare()
+            yield queue
+        except Exception as error:
+            error.add_note(queue.last_words())
+            raise
+
+
+def _served(server: str, folder: Path, stack: ExitStack) -> str:
+    """Where the server of this kind is, that was started for it."""
+    match server:
+        case "redis":
+            return f"redis://{HOST}:{stack.enter_context(redis_server(folder, durable=True))}/0"
+        case "postgres":
+            return stack.enter_context(postgres_server())
+        case _:
+            return str(folder / "messages.db")
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it ended meanwhile
+        return ""

@@ -28,7 +28,14 @@ class Fleet:
     def place(self, id):
         """The host where it has been started, and the other one."""
         until(lambda: self.runs(id))
+        until(lambda: self.has_begun(id))
         return (self.a, self.b) if self.a.runs(id) else (self.b, self.a)
+
+    def has_begun(self, *ids):
+        """Whether the store knows that these are running, which it is told half a second later."""
+        with psycopg.connect(self.url, autocommit=True) as base:
+            rows = base.execute("SELECT began FROM bkd.lease WHERE message_id = ANY(%s)", (list(ids),)).fetchall()
+        return len(rows) == len(ids) and all(began for (began,) in rows)
 
     def forget(self, cluster):
         """The other host takes this one for dead, as it would half a minute after its last word."""
@@ -129,7 +136,7 @@ def test_a_message_that_was_put_off_too_late_has_one_owner(fleet):
         fleet.forget(slow)
         until(lambda: quick.runs(id))
         slow.open("aba")
-    until(lambda: slow.events("node-lost") or slow.show(id)["history"][0]["late"])
+    until(lambda: quick.show(id)["history"][0]["late"] or not slow.runs(id, event="end"))
     quick.open("aba")
 
     assert quick.end(id)["state"] == "succeeded"
@@ -154,8 +161,9 @@ def works_on(fleet):
 def test_a_host_that_died_is_inherited(fleet, shared_project):
     """All its processes are killed; what it was running is run by the others."""
     third = host(shared_project, "c", fleet.url)
-    ids = fleet.a.add("gate", {"gate": "heirs"}, count=30)
-    until(lambda: third.runs(*ids) and len(fleet.runs(*ids) + third.runs(*ids)) == 30)
+    ids = fleet.a.add("gate", {"gate": "heirs"}, count=24)
+    until(lambda: third.runs(*ids) and len(fleet.runs(*ids) + third.runs(*ids)) == 24)
+    until(lambda: fleet.has_begun(*ids))
     mine = {run["id"] for run in third.runs(*ids)}
     third.close()
     third.host = "c"
@@ -166,7 +174,7 @@ def test_a_host_that_died_is_inherited(fleet, shared_project):
     assert {fleet.a.end(id, 30.0)["state"] for id in ids} == {"succeeded"}
 
     assert {run["id"] for run in fleet.runs(*ids) if run["run"] == 2} == mine
-    assert len(fleet.runs(*ids)) == 30
+    assert len(fleet.runs(*ids)) == 24
 
 
 @pytest.fixture
