@@ -102,5 +102,5 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf .venv dist build examples/.bkd .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist build examples/.bkd examples/messages/run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

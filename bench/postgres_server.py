@@ -1,4 +1,4 @@
-"""A PostgreSQL of the benchmark's own, with an empty database, on a free port of the loopback: it waits for its disk."""
+"""A PostgreSQL of the benchmark's own, with an empty database, on a free port of loopback; it waits for its disk."""
 
 import os
 import pwd
@@ -33,11 +33,11 @@ def postgres_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="bench-postgres-") as folder:
         if someone:
             os.chown(folder, someone["user"], someone["group"])
-        order = [programs / "initdb", "-D", folder, "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        order = [str(programs / "initdb"), "-D", folder, "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C"]
         subprocess.run([*order, "--no-sync"], check=True, capture_output=True, timeout=60, cwd="/", **someone)
         settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
         with open(Path(folder) / "output", "ab") as output:
-            argv = [programs / "postgres", "-D", folder, "-p", str(port), *settings]
+            argv = [str(programs / "postgres"), "-D", folder, "-p", str(port), *settings]
             server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", **someone)
         try:
             where = ["-h", HOST, "-p", str(port), "-U", USER]

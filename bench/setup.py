@@ -1,7 +1,7 @@
 """Make the environments of the benchmarks: one with most peers and this checkout, and one for each queue of messages.
 
-The first goes to bench/.venv, or to the folder named by $BENCH_VENV; the others, whose requirements are at odds with each
-other, into a folder `venvs` beside it: one for each file of bench/environments.
+The first goes to bench/.venv, or to the folder named by $BENCH_VENV; the others, whose requirements are at odds with
+each other, into a folder `venvs` beside it: one for each file of bench/environments.
 """
 
 import shutil

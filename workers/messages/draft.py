@@ -12,7 +12,11 @@ from ...ipc.errors import RefusedError
 from ...ipc.units import parse_duration
 
 Duration = float | str | datetime.timedelta
+MOST_OPTIONS = 16 * 1024  # bytes: everything but arguments and payload
+SURE = 100  # characters of a kind
 _encode = msgspec.json.Encoder().encode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(NewMessage).decode
 
 
 @runtime_checkable
@@ -62,6 +66,11 @@ def draft(kind: Kind, args: Any, now: int, options: Options) -> NewMessage:
     payload = options.get("payload", b"")
     _check_size(name, "arguments", len(body), MOST_ARGS)
     _check_size(name, "payload", len(payload), MOST_PAYLOAD)
+    message = _drafted(name, body, payload, now, options)
+    return _valid(message) if options or len(name) > SURE or not name.isascii() else message
+
+
+def _drafted(name: str, body: bytes, payload: bytes, now: int, options: Options) -> NewMessage:
     return NewMessage(
         kind=name,
         args=body,
@@ -79,6 +88,18 @@ def draft(kind: Kind, args: Any, now: int, options: Options) -> NewMessage:
         notify=options.get("notify", ""),
         routing=_routing(options),
     )
+
+
+def _valid(message: NewMessage) -> NewMessage:
+    """The message, if all that was said of it is of the right type and can be sent: one that cannot would take others
+    with it that are put at the same time. Raises RefusedError."""
+    try:
+        data = _pack(msgspec.structs.replace(message, args=b"", payload=message.payload[:1]))
+        _unpack(data)
+    except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError) as error:
+        raise RefusedError(f"{message.kind[:SURE]!r} cannot be stored like this: {error}") from error
+    _check_size(message.kind[:SURE], "options", len(data), MOST_OPTIONS)
+    return message
 
 
 def seconds(duration: Duration) -> float:

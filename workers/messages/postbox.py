@@ -93,8 +93,8 @@ class Postbox(asyncio.Protocol):
         question = Await(self._number, id, within)
         future: asyncio.Future[Ended] = self.loop.create_future()
         self._awaited[question.number] = question, future
-        self._send(question)
         try:
+            self._send(question)
             return await self._within(future, within + 5.0)
         finally:
             self._awaited.pop(question.number, None)
@@ -144,20 +144,23 @@ class Postbox(asyncio.Protocol):
             messages.extend(parcel.messages)
             size += parcel.size
         if put:
-            self._number += 1
-            self._sent[self._number] = put
-            self._write(self._number, messages)
+            self._say(put, messages)
 
-    def _write(self, number: int, messages: list[NewMessage]) -> None:
+    def _say(self, put: list[Parcel], messages: list[NewMessage]) -> None:
+        """One that no frame can hold fails by itself, and none of those it was put together with."""
         assert self._transport is not None
-        light = []
-        for index, message in enumerate(messages):
-            body = message.payload
-            if len(body) > INLINE:
-                for offset in range(0, len(body), PART):
-                    self._transport.write(packed(PutPart(number, index, body[offset : offset + PART])))
-            light.append(replace(message, payload=b"") if len(body) > INLINE else message)
-        self._transport.write(packed(Put(number, light)))
+        self._number += 1
+        try:
+            frames = _frames(self._number, messages)
+        except (FrameError, UnicodeEncodeError, OverflowError, TypeError) as error:
+            if len(put) == 1:
+                put[0].future.set_exception(RefusedError(f"it cannot be sent: {error}"))
+                return
+            for parcel in put:
+                self._say([parcel], parcel.messages)
+            return
+        self._sent[self._number] = put
+        self._transport.writelines(frames)
 
     def _send(self, what: Frame) -> None:
         if self._transport is None:
@@ -269,6 +272,18 @@ class Postbox(asyncio.Protocol):
             sock.close()
             raise
         await self._gone
+
+
+def _frames(number: int, messages: list[NewMessage]) -> list[bytes]:
+    """A put, with what comes before it. Raises what packing raises."""
+    frames, light = [], []
+    for index, message in enumerate(messages):
+        body = message.payload
+        if len(body) > INLINE:
+            parts = range(0, len(body), PART)
+            frames += [packed(PutPart(number, index, body[offset : offset + PART])) for offset in parts]
+        light.append(replace(message, payload=b"") if len(body) > INLINE else message)
+    return [*frames, packed(Put(number, light))]
 
 
 def _as_first(receipts: list[Receipt], parcel: Parcel) -> list[Receipt]:

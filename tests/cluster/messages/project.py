@@ -4,7 +4,10 @@ import contextlib
 import json
 import shutil
 import sqlite3
+from datetime import datetime
 from pathlib import Path
+
+import pytest
 
 from bkd.ipc.errors import BkdError
 
@@ -32,7 +35,7 @@ class Project(Cluster):
         return json.loads(done.stdout) if done.stdout else done.stderr
 
     def add(self, kind, *items, count=1, **options):
-        """Numbers of new messages, one for each of these arguments; the same as `bkd message add`, without its start."""
+        """Numbers of new messages, one for each of these arguments; `bkd message add` without its interpreter."""
         told = self.asked("message:add", kind=kind, items=list(items), count=count, options=options)
         assert told["created"] == len(told["ids"]), told
         return told["ids"]
@@ -143,6 +146,21 @@ def one_waits(tally):
 
 def moment(text):
     """Seconds since 1970 of a time as `--json` prints it."""
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
+
+
+def most_at_once(cluster, ids):
+    """How many of these ran at the same time at most; each of them has an end."""
+    moves = [(one["at"], 1) for one in cluster.runs(*ids)] + [
+        (one["at"], -1) for one in cluster.runs(*ids, event="end")
+    ]
+    most = now = 0
+    for _, change in sorted(moves):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def slowly(*values):
+    """A case among the tests that take long."""
+    return pytest.param(*values, marks=pytest.mark.slow)

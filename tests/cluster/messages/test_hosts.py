@@ -74,11 +74,15 @@ def fleet(shared_project):
 
 
 def test_two_hosts_run_each_message_once(fleet):
-    ids = fleet.a.add("nap", {"seconds": 0.01}, count=200)
+    ids = fleet.a.add("nap", {"seconds": 0.1}, count=60)
 
+    quick = fleet.b.add("note", count=200)
+
+    for cluster in (fleet.a, fleet.b):
+        cluster.ends("nap", "note")
     assert {fleet.b.end(id)["state"] for id in ids} == {"succeeded"}
 
-    assert sorted(run["id"] for run in fleet.runs(*ids)) == ids
+    assert sorted(run["id"] for run in fleet.runs(*ids, *quick)) == ids + quick
     assert fleet.a.runs(*ids)
     assert fleet.b.runs(*ids)
 

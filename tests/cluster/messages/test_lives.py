@@ -29,9 +29,10 @@ def test_a_message_is_queued_runs_and_succeeds_in_one_attempt(cluster):
     assert cluster.show(id)["state"] == "queued"
     cluster.message("resume", "gate")
     running = cluster.stands(id, "running")
-    assert (running["pid"], running["worker"].partition("@")[0]) == (cluster.started(id)[0]["pid"], "jobs.1") or running[
-        "worker"
-    ].startswith("jobs.2@")
+    assert (running["pid"], running["worker"].partition("@")[0]) == (
+        cluster.started(id)[0]["pid"],
+        "jobs.1",
+    ) or running["worker"].startswith("jobs.2@")
     cluster.open("plain")
 
     told = cluster.end(id)
@@ -92,7 +93,9 @@ def test_delays_grow_or_stay_as_they_are(cluster, kind, low, high):
     (id,) = cluster.add(kind, {})
     delays = []
     for attempt in range(1, 9 if kind == "fixed" else 16):
-        told = until(lambda n=attempt: (one := cluster.show(id))["state"] == "retry_scheduled" and one["attempts"] == n and one)
+        told = until(
+            lambda n=attempt: (one := cluster.show(id))["state"] == "retry_scheduled" and one["attempts"] == n and one
+        )
         delays.append(moment(told["due"]) - moment(told["history"][-1]["ended"]))
         cluster.asked("message:retry", selection={"ids": [str(id)]})
 
