@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from queues import Queue
 from redis_server import redis_server
 
 READY = 30.0
+SETTLE = 2.0  # a master loads what it needs later in its first seconds
 
 
 class Celery(Queue):
@@ -86,11 +88,13 @@ class BkdSqlite(Queue):
     """
 
     module, concurrency, bulk, stuck = "of_bkd", 10, True, ("sleep", "spin", "asleep")
+    resident = True
 
     def prepare(self) -> None:
         self.begin(0)
         if not proc.wait_for(lambda: self.titled(" dispatcher.1 r1 ready"), READY):
             raise RuntimeError("the dispatcher is not ready")
+        time.sleep(SETTLE)
 
     def begin(self, executors: int) -> None:
         (self.folder / "bkd.toml").write_text(f"""
@@ -123,9 +127,6 @@ concurrency = {self.concurrency}
                 raise RuntimeError(f"bkd scale: {done.stderr}")
         else:
             self.begin(workers)
-
-    def rest(self) -> None:
-        self.stop()
 
     def workers(self) -> list[int]:
         return self.titled(" jobs.")

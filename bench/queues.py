@@ -49,6 +49,8 @@ class Queue:
     """Empty when it has no deadlines."""
     alone = False
     """Whether a command starts one process that works, not several."""
+    resident = False
+    """Whether something of its own is at work already when there is no worker yet."""
 
     def __init__(self, folder: Path, url: str, *, deadline: float, concurrency: int, way: str) -> None:
         self.folder, self.url, self.deadline, self.way = folder, url, deadline, way
@@ -110,9 +112,6 @@ class Queue:
                     start_new_session=True,
                 )
             )
-
-    def rest(self) -> None:
-        """What works although there is no worker, and can be ended: a start is to be measured."""
 
     def processes(self) -> set[int]:
         """All of its processes but the server's."""

@@ -117,7 +117,7 @@ class ForgetRelease(Action, frozen=True):
 
 
 class MakeWay(Action, frozen=True):
-    """Those that take a group's addresses over have come: it is drained."""
+    """Those that take a group's addresses over have come, or those that it was there for have gone: it is drained."""
 
     group: str
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from . import applied_actions, events, exits, facts, heartbeat, ownwords, recycling, rollouts
+from . import applied_actions, dispatcher, events, exits, facts, heartbeat, ownwords, recycling, rollouts
 from .cluster import (
     Cause,
     Closing,
@@ -217,7 +217,7 @@ def _reconfigured(cluster: Cluster, event: events.Reconfigured, now: float) -> C
     for name in cluster.groups:
         if name in event.makes_way:
             cluster = with_group(cluster, replace(cluster.groups[name], makes_way=event.makes_way[name]))
-        elif name not in event.groups:
+        elif name not in event.groups and name != dispatcher.NAME:  # that goes when nobody needs it
             cluster = left(cluster, cluster.groups[name], now)
     for name, settings in event.groups.items():
         group = cluster.groups.get(name)

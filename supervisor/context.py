@@ -50,6 +50,12 @@ class Context:
         """The file that a process's output is appended to; "" when it inherits bkd's own."""
         return str(Path(self.run_dir, "log", f"{name}.log")) if self.files else ""
 
+    def dismiss_blank(self) -> None:
+        """The process that was started early is of no use to this configuration."""
+        if self.blank:
+            self.keeper.tell("birth", pid=self.blank, birth="")
+            self.blank = 0
+
     def pace(self, group: str) -> float:
         """Seconds between heartbeats in this group now."""
         return self.paced(group, self.ping_period)

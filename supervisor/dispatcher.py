@@ -5,13 +5,14 @@ from typing import Literal
 from msgspec.structs import replace
 
 from ..ipc.durable.wire import SOCKET
+from .cluster import Cluster, Group
 from .config.schema import Config, GroupSection
 
 NAME = "dispatcher"
 KIND: Literal["dispatcher"] = "dispatcher"
 SLOT = "dispatcher.1"
 LISTENER = "messages"  # among the listeners of the cluster
-MARGIN = 5.0  # seconds that it may drain longer than whoever sends to it
+DRAIN = 5.0  # seconds to write what is left; when it is asked, all who run messages have ended
 MIN_READY = 1.0
 PATIENCE = 30.0  # seconds that a store which is away at first is waited for
 
@@ -28,7 +29,7 @@ def with_dispatcher(config: Config) -> Config:
         cwd=config.base,
         start_timeout=PATIENCE + max(group.start_timeout for group in groups if group.kind == "messages"),
         min_ready=MIN_READY,
-        drain=MARGIN + max(group.drain + group.term for group in groups),
+        drain=DRAIN,
         max_surge=0,
         max_unavailable=1,
     )
@@ -38,6 +39,19 @@ def with_dispatcher(config: Config) -> Config:
 def has_messages(config: Config) -> bool:
     """Whether any group runs messages."""
     return any(group.kind == "messages" for group in config.workers.values())
+
+
+def is_last(cluster: Cluster, group: Group) -> bool:
+    """Whether this is the dispatcher, and others are there: whatever ends, they end first, and it writes what they come
+    to."""
+    return group.settings.kind == KIND and any(slot != SLOT for slot in cluster.places.values())
+
+
+def is_superfluous(cluster: Cluster, group: Group) -> bool:
+    """Whether this is the dispatcher, and the last group of messages is gone."""
+    if group.settings.kind != KIND or group.leaving:
+        return False
+    return not any(other.settings.kind == "messages" for other in cluster.groups.values())
 
 
 def path(run_dir: str) -> str:

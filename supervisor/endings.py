@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from . import actions
+from . import actions, dispatcher
 from .cluster import Cause, Cluster, Ending, Group, Phase, Step, Verdict, Worker
 from .watch import Watch
 
 GATHERING = 0.5
 PATIENCE = 5.0
+HASTE = 1.0  # seconds at most for each step of the dispatcher where all others get SIGKILL at once
 DEAF = frozenset({Verdict.STOPPED, Verdict.UNINTERRUPTIBLE})  # what is so hears no SIGTERM
 
 
@@ -20,12 +21,21 @@ def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iter
     elif end.step == Step.KILLED:
         if watch.due(end.step_at + PATIENCE):
             yield actions.GiveUp(worker.id)
-    elif end.hasty or (cluster.closing is not None and cluster.closing.hasty):
+    elif end.hasty or (_is_hasty(cluster) and not _writes(group, end)):
         yield actions.Kill(worker.id)
     elif end.cause in (Cause.HUNG, Cause.BOOT):
         yield from _condemned(group, worker, end, watch)
     else:
         yield from _planned(cluster, group, worker, end, watch)
+
+
+def _is_hasty(cluster: Cluster) -> bool:
+    return cluster.closing is not None and cluster.closing.hasty
+
+
+def _writes(group: Group, end: Ending) -> bool:
+    """Whether others have told it what is not in the store yet, and it is well."""
+    return group.settings.kind == dispatcher.KIND and end.cause == Cause.PLANNED
 
 
 def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
@@ -46,6 +56,7 @@ def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Itera
 def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
     """A worker that is still starting has nothing to finish, but a foreign program knows only its stop signal. One that
     a new master has not heard of yet may be at work by now."""
+    most = HASTE if _is_hasty(cluster) else float("inf")
     if end.step == Step.WANTED:
         booting = worker.phase == Phase.STARTING and group.settings.kind != "command"
         if not booting:
@@ -53,7 +64,7 @@ def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch:
         elif watch.due(cluster.greeted):
             yield actions.Terminate(worker.id)
     elif end.step == Step.ASKED:
-        if watch.due(max(end.step_at + group.settings.drain, end.until)):
+        if watch.due(max(end.step_at + min(most, group.settings.drain), end.until)):
             yield actions.Terminate(worker.id)
-    elif watch.due(max(end.step_at + group.settings.term, end.until)):
+    elif watch.due(max(end.step_at + min(most, group.settings.term), end.until)):
         yield actions.Kill(worker.id)

@@ -154,7 +154,7 @@ class Master:
         self.files = self.options.logs_to_files(self.config)
         log = self.config.log
         self.journal = Journal(Path(self.run_dir), limit=log.rotate, keep=max(1, log.keep))
-        self.turns = Turns(cluster, self._perform, self.tell)
+        self.turns = Turns(cluster, lambda action: self.effects.perform(action), self.tell)
         self.listeners = Listeners(self.keeper, dict(zip(born["listeners"], descriptors, strict=False)))
         self.context = Context(
             config=self.config,
@@ -170,7 +170,7 @@ class Master:
             blank=born["blank"],
             adopting=self.adopting or self.forgotten is not None,
             watch=self.options.watch,
-            remember=self.remember,
+            remember=self._note,
             letterbox=partial(self.listeners.messages, dispatcher.path(self.run_dir)),
         )
         self.outer = Outer(self, born.get("above", {}))
@@ -283,7 +283,7 @@ class Master:
             self.tasks.run(self.forgotten.relieve(self.turns))
         self.turns.begin()
         self.keeper_watch.begin()
-        self._dismiss_blank()
+        self.context.dismiss_blank()
         self.remember()
         self.housekeeping.begin()
         self.tasks.run(Timers(self, self.deploys).run())
@@ -297,16 +297,7 @@ class Master:
         self.probation.passed()
         self.commands.begin()
 
-    def _dismiss_blank(self) -> None:
-        """The process that was started early is of no use to this configuration."""
-        if self.context.blank:
-            self.keeper.tell("birth", pid=self.context.blank, birth="")
-            self.context.blank = 0
-
     # -- turns
-
-    def _perform(self, action: Any) -> None:
-        self.effects.perform(action)
 
     def tell(self, fact: Fact) -> None:
         """Into the journal and onto the terminal."""
@@ -337,13 +328,21 @@ class Master:
             self.announcement.conclude(self)
 
     def remember(self) -> None:
-        """Write down what a next master has to know; called soon after every turn, and before a promise."""
+        """Write down, on the disk as well, what a next master has to know; called soon after every turn, and before a
+        promise."""
         if self._saving is not None:
             self._saving.cancel()
             self._saving = None
+        self.memory.keep(self._state())
+
+    def _note(self) -> None:
+        """The same, where it survives everything but the keeper's end."""
+        self.memory.note(self._state())
+
+    def _state(self) -> State:
         first = (*stamp(self.keeper_pid, self.keeper_start), self.epoch, self.began, time.monotonic())
         rest = (self.announcement.made, self.config, self.turns.cluster, *records(self.registry))
-        self.memory.keep(State(*first, *rest))
+        return State(*first, *rest)
 
     def configure(self, config: Config) -> None:
         """This configuration is in force from now on; raises BkdError when it cannot be, and nothing has changed."""

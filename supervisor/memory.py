@@ -121,6 +121,14 @@ class Memory(StateFile):
         self._is_safe = self.slate.write(data)
         self.replace(data)
 
+    def note(self, state: State) -> None:
+        """Write it where it is safe from everything but the keeper's end; to the disk only where there is no such
+        place."""
+        data = msgspec.msgpack.encode(state)
+        self._is_safe = self.slate.write(data)
+        if not self._is_safe:
+            self.replace(data)
+
     def changed(self) -> None:
         """The disk refuses the state, or does so no longer."""
         path = str(self.path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
-from . import actions, breaker, endings, health, recycling, rolls
+from . import actions, breaker, dispatcher, endings, health, recycling, rolls
 from .cluster import Closing, Cluster, Group, Loader, Phase, Release, Slot, Stage, Verdict, Worker
 from .exits import UNPROVEN_BOOTS
 from .moves import Moves, in_turn
@@ -40,7 +40,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
         if not group.leaving and breaker.should_open(group.breaker, group.count, watch.now):
             yield actions.OpenBreaker(group.name)
             return
-        if group.makes_way and all(rolls.has_come(cluster.groups.get(name), watch) for name in group.makes_way):
+        if _makes_way(cluster, group, watch):
             yield actions.MakeWay(group.name)
             return
         ahead = [*rolls.progress(group, watch)]
@@ -71,13 +71,27 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
         yield from _slot(cluster, group, slot, moves, watch)
 
 
+def _makes_way(cluster: Cluster, group: Group, watch: Watch) -> bool:
+    """Whether a group that is to go has nothing left that it is waited with for."""
+    if dispatcher.is_superfluous(cluster, group):
+        return True
+    return bool(group.makes_way) and all(rolls.has_come(cluster.groups.get(name), watch) for name in group.makes_way)
+
+
 def _slot(cluster: Cluster, group: Group, slot: Slot, moves: Moves, watch: Watch) -> Iterator[actions.Action]:
     """One thing at a time: who is given up or begins to serve in this pass is not moved in it."""
     planned = [action for worker in slot.workers for action in _worker(cluster, group, slot, worker, moves, watch)]
     yield from planned
     changed = any(isinstance(action, actions.Condemn | actions.Admit) for action in planned)
-    if cluster.closing is None and not slot.retired and not changed:
+    if not slot.retired and not changed and (cluster.closing is None or _is_refilled(cluster, group, slot)):
         yield from moves.slot(slot)
+
+
+def _is_refilled(cluster: Cluster, group: Group, slot: Slot) -> bool:
+    """Whether the slot gets a worker although the cluster stops: without a dispatcher, what the others still come to
+    would be lost. One that is there is left as it is."""
+    hasty = cluster.closing is not None and cluster.closing.hasty
+    return not slot.staying and not hasty and dispatcher.is_last(cluster, group)
 
 
 def _worker(
@@ -85,7 +99,7 @@ def _worker(
 ) -> Iterator[actions.Action]:
     if worker.ending is not None:
         yield from endings.ending(cluster, group, worker, watch)
-    elif cluster.closing is not None:
+    elif cluster.closing is not None and not dispatcher.is_last(cluster, group):
         yield actions.Retire(worker.id, cluster.closing.why)
     elif slot.retired:
         yield actions.Retire(worker.id, "the group was removed" if group.leaving else "the group was scaled down")

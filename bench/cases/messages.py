@@ -10,13 +10,14 @@ from pathlib import Path
 import proc
 from case import Case, Figures
 from figures import Rounds, table
-from queue_peers import running
+from queue_peers import QUEUES, running
 from queues import Queue, Record
 
 WARM = 1_000_000  # numbers of messages that are not measured
 PATIENCE = 30.0
 BEGIN = 60.0
 LOOK = 0.02
+SETTLE = 2.0
 SLEEPING = "230"  # clock_nanosleep
 
 
@@ -91,10 +92,10 @@ def begun_or_raise(queue: Queue, count: int, limit: float) -> None:
 def ready(queue: Queue, workers: int, count: int) -> float:
     """Workers at work, and idle again; the seconds that enqueueing so many took."""
     queue.work(workers)
-    time.sleep(1.0)
+    time.sleep(SETTLE)
     took = queue.send(count, first=WARM)
     begun_or_raise(queue, count, BEGIN)
-    time.sleep(2.0)
+    time.sleep(SETTLE)
     queue.forget()
     return took
 
@@ -124,10 +125,9 @@ def due(queue: Queue, count: int, workers: int) -> Figures:
 def stuck(name: str, deadline: float, limit: float) -> Figures:
     """A handler that does not end, in the only place of the only process; no-ops wait behind it."""
     figures: Figures = {}
-    for way in ("sleep", "spin", "asleep"):
+    for way in QUEUES[name].stuck:
         with running(name, deadline=deadline, concurrency=1, way=way) as queue:
-            if way in queue.stuck:
-                figures |= stuck_in(queue, way, deadline, limit)
+            figures |= stuck_in(queue, way, deadline, limit)
     return figures
 
 
@@ -163,22 +163,32 @@ def _nanoseconds(thread: Path) -> int:
 
 
 def idle(queue: Queue) -> Figures:
-    """A message waits; from the command that starts everything to the handler's first line. Then memory, idle."""
+    """A message waits; from the command that starts a worker to the handler's first line. Then memory, idle."""
     queue.send(1)
-    queue.rest()
-    since = time.monotonic()
-    queue.work(1)
-    begun_or_raise(queue, 1, BEGIN)
-    figures = {"start to first message, s": [queue.records()[0].moment - since]}
-    time.sleep(1.5)
+    figures = {"worker started to first message, s": [first_message(queue)]}
+    if queue.resident:
+        queue.work(0)
+        queue.send(1)
+        queue.stop()
+        figures["everything started to first message, s"] = [first_message(queue)]
+    time.sleep(SETTLE)
     figures["everything with 1 worker, PSS MiB"] = [proc.pss(queue.processes())]
     queue.stop()
     queue.work(2)
-    time.sleep(3.0)
+    time.sleep(2 * SETTLE)
     figures["everything with 2 workers, PSS MiB"] = [proc.pss(queue.processes())]
     workers = queue.workers()
     figures["a worker process of 2, PSS MiB"] = [proc.pss(workers) / len(workers)]
     return figures
+
+
+def first_message(queue: Queue) -> float:
+    """Seconds from the start of a worker; the records begin anew."""
+    queue.forget()
+    since = time.monotonic()
+    queue.work(1)
+    begun_or_raise(queue, 1, BEGIN)
+    return queue.records()[0].moment - since
 
 
 def report(results: dict[str, Rounds]) -> str:

@@ -71,6 +71,11 @@ class Courier:
     # -- for the runs
 
     @property
+    def is_heard(self) -> bool:
+        """Whether there is a dispatcher that knows this executor."""
+        return self._sock is not None
+
+    @property
     def is_settled(self) -> bool:
         """Whether every outcome is stored."""
         with self._lock:
@@ -305,6 +310,7 @@ class Courier:
                 self._say_retiring()
         self.was_enlisted, self._complained = True, False
         self._hearer.changed()
+        self._hearer.came()
 
     def _lose(self, lost: Iterable[Held]) -> None:
         """They are somebody else's by now: what runs is cancelled, and nothing is said of any of them."""

@@ -93,6 +93,11 @@ class Crew:
         self._is_last = order.last
         self.courier.retire()
 
+    def _next(self) -> Run | None:
+        """The next message, which begins now. None while nobody can be told: should this process die, everything it did
+        meanwhile would be done again."""
+        return self.hands.next() if self.courier.is_heard else None
+
     def _look(self) -> None:
         """To be called in the main thread after each `wake`."""
         if self.courier.was_enlisted and not self._is_ready:

@@ -131,7 +131,7 @@ class Exclusive(Crew):
         signal.signal(signal.SIGTERM, self._terminate)
         self._begin()
         while not self._is_done():
-            run = self.hands.next()
+            run = self._next()
             if run is None:
                 self.courier.flush()
                 self._wait(LOOK if self.courier.retires else None)

@@ -98,7 +98,7 @@ class Shared(Crew):
     def _fill(self) -> None:
         """Begin as many as may run; what has ended since the last time is said along with it."""
         begun = []
-        while self._busy < self._credit and (run := self.hands.next()) is not None:
+        while self._busy < self._credit and (run := self._next()) is not None:
             self._busy += 1
             begun.append(run)
         self.courier.flush(begun)

@@ -253,6 +253,26 @@ def test_executors_without_keeper_and_master_finish_and_leave(project):
     assert cluster.query("SELECT * FROM lease") == []
 
 
+@pytest.mark.slow
+def test_orphans_that_do_not_finish_leave_as_well(project):
+    """After `orphan_timeout` they are drained; what they held is free at once when the cluster is started again."""
+    cluster = project(jobs=JOBS, app={"orphan_timeout": "1s"}).start()
+    (id,) = cluster.add("gate", {"gate": "endless"})
+    cluster.started(id)
+    people = cluster.processes()
+    kill(cluster.keeper)
+    kill(cluster.master)
+
+    assert all(ended(pid, 40.0) for pid in people)
+    cluster.open("endless")
+    cluster.start()
+    ready = time.time()
+
+    assert cluster.started(id, 2)[1]["at"] - ready < 1.0
+    told = cluster.end(id)
+    assert (told["state"], told["crashes"]) == ("succeeded", 0)
+
+
 def test_a_start_over_living_executors_runs_nothing_at_the_same_time(project):
     """Keeper and master are killed and the cluster is started at once, while its executors still work."""
     cluster = project(jobs=JOBS).start()

@@ -210,7 +210,7 @@ def test_a_log_that_cannot_be_written_stops_no_message(project):
         assert {cluster.end(id)["state"] for id in ids[:-1]} == {"succeeded"}
         assert cluster.end(ids[-1])["reason"] == "exhausted"
         assert cluster.is_ready()
-        until(lambda: any(worker["dropped"] for worker in cluster.group("jobs")["workers"]))
+        assert f"message {ids[-1]} is a dead letter" in cluster.said()
         cluster.close()
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from bkd.supervisor import actions, events
-from bkd.supervisor.cluster import Cause, Stage, Verdict
+from bkd.supervisor.cluster import Cause, Stage, Step, Verdict
 from bkd.supervisor.config.schema import GroupSection
-from bkd.supervisor.facts import WorkerExited, WorkerHung, WorkerKilled
+from bkd.supervisor.facts import GroupRemoved, WorkerExited, WorkerHung, WorkerKilled, WorkerRetired
 from bkd.supervisor.rows import find, has_siblings
 
 from .drive import Drive, kinds, settled, spawned, web
@@ -23,6 +23,11 @@ def dispatching(**settings: object) -> GroupSection:
     return GroupSection("dispatcher", "dispatcher", preload="false", max_surge=0, max_unavailable=1, **settings)
 
 
+def without_messages(drive: Drive) -> list[actions.Action]:
+    """The configuration has no group of messages any more."""
+    return drive.happen(events.Reconfigured({"web": web()}, drive.cluster.ping, {}))
+
+
 def overdue(drive: Drive, slot: str = "jobs.1") -> list[actions.Action]:
     """The dispatcher says that this executor does not let go."""
     return drive.happen(events.Tripped(drive.worker(slot).id, 0.0, OVERDUE))
@@ -31,13 +36,12 @@ def overdue(drive: Drive, slot: str = "jobs.1") -> list[actions.Action]:
 # -- heartbeats
 
 
-@pytest.mark.parametrize("group", [messages(), dispatching()])
-def test_a_loop_that_does_not_turn_is_no_hang_as_long_as_heartbeats_come(group):
-    drive = Drive(group).up()
-    slot = f"{group.name}.1"
+def test_a_loop_that_does_not_turn_is_no_hang_as_long_as_heartbeats_come():
+    drive = Drive(dispatching(), messages()).up()
     for second in range(2, 3600, 2):
         drive.later(2)
-        drive.ping(slot, lag=float(second), behind=float(second), in_flight=1, oldest=float(second))
+        for slot in ("jobs.1", "dispatcher.1"):
+            drive.ping(slot, lag=float(second), behind=float(second), in_flight=1, oldest=float(second))
     assert not drive.did(actions.Observe)
 
 
@@ -149,8 +153,11 @@ def test_only_the_last_dispatcher_waits_for_its_executors():
     assert place is not None
     assert has_siblings(place)
 
-    origins: dict = {}
-    drive.happen(events.Reconfigured({"web": web()}, drive.cluster.ping, origins))
+    without_messages(drive)
+    place = find(drive.cluster, place.worker.id)
+    assert place is not None
+    assert has_siblings(place)
+    drive.ends(drive.slot("jobs.1").workers[0])
     place = find(drive.cluster, place.worker.id)
     assert place is not None
     assert not has_siblings(place)
@@ -166,3 +173,122 @@ def test_a_store_that_cannot_be_used_fails_the_start_with_the_reason():
     assert [stop.why for stop in drive.did(actions.Stop)] == [
         "dispatcher has failed: dispatcher.1 could not start 3 times in a row: the schema is newer than this bkd"
     ]
+
+
+# -- its end
+
+
+def stopping(*more: GroupSection, hasty: bool = False) -> Drive:
+    """A cluster with one executor, and all of these, that is to stop."""
+    drive = settled(dispatching(drain=5.0, term=3.0), messages(drain=10.0, term=2.0), *more)
+    drive.happen(events.StopAsked("bkd stop", hasty=hasty))
+    return drive
+
+
+def test_in_a_stop_the_dispatcher_is_asked_when_all_others_have_ended():
+    drive = stopping(web())
+    assert {fact.slot for fact in drive.told(WorkerRetired)} == {"jobs.1", "web.1"}
+
+    drive.dies("jobs.1", 0)
+    assert drive.slot("dispatcher.1").staying
+    assert kinds(drive.dies("web.1", 0))[:3] == ["Retire", "Sweep", "Ask"]
+    assert drive.told(WorkerRetired)[-1].slot == "dispatcher.1"
+    drive.dies("dispatcher.1", 0)
+    assert [action.code for action in drive.did(actions.Leave)] == [0]
+
+
+def test_one_that_dies_in_a_stop_is_replaced_and_ends_last():
+    drive = stopping()
+    assert spawned(drive.dies("dispatcher.1", -9)) == [("dispatcher.1", 1)]
+    drive.ready("dispatcher.1")
+    assert drive.slot("dispatcher.1").staying
+
+    assert kinds(drive.dies("jobs.1", 0))[:3] == ["Retire", "Sweep", "Ask"]
+    drive.dies("dispatcher.1", 0)
+    assert [action.code for action in drive.did(actions.Leave)] == [0]
+
+
+def test_deaths_over_and_over_in_a_stop_are_held_up_by_back_off_and_hold_nothing_up():
+    drive = stopping()
+    births, begun = [], drive.now
+    while drive.slot("jobs.1").workers[0].ending.step != Step.KILLED:
+        if drive.slot("dispatcher.1").staying:
+            drive.dies("dispatcher.1", 1, chance=0.99)
+            births.append(drive.now)
+        drive.later(0.1)
+
+    assert drive.now - begun == pytest.approx(12.0, abs=0.2)
+    assert 3 < len(births) < 12
+    drive.dies("jobs.1", -9)
+    if drive.slot("dispatcher.1").workers:
+        drive.dies("dispatcher.1", -15)
+    assert [action.code for action in drive.did(actions.Leave)] == [3]
+
+
+def test_nobody_waits_for_a_dispatcher_that_is_still_starting():
+    drive = stopping()
+    drive.dies("dispatcher.1", -9)
+    assert "Terminate" in kinds(drive.dies("jobs.1", 0))
+
+
+def test_when_all_others_have_ended_it_is_not_replaced():
+    drive = stopping()
+    drive.dies("jobs.1", 0)
+    assert spawned(drive.dies("dispatcher.1", -9)) == []
+    assert [action.code for action in drive.did(actions.Leave)] == [0]
+
+
+def test_one_that_does_not_end_is_waited_for_its_own_time_only():
+    drive = stopping()
+    drive.later(9.0)
+    drive.dies("jobs.1", 0)
+    assert drive.later(4.9) == []
+    assert kinds(drive.later(0.2)) == ["Terminate"]
+    assert kinds(drive.later(3.0)) == ["Kill"]
+
+
+def test_who_kills_at_once_leaves_the_dispatcher_a_moment_to_write_what_it_was_told():
+    drive = stopping(hasty=True)
+    assert [drive.cluster.places[action.worker] for action in drive.did(actions.Kill)] == ["jobs.1"]
+
+    assert kinds(drive.dies("jobs.1", -9))[:3] == ["Retire", "Sweep", "Ask"]
+    assert drive.later(0.9) == []
+    assert kinds(drive.later(0.2)) == ["Terminate"]
+    assert kinds(drive.later(1.0)) == ["Kill"]
+
+
+def test_a_second_stop_shortens_the_time_it_has():
+    drive = stopping()
+    drive.dies("jobs.1", 0)
+    drive.later(2.0)
+    assert kinds(drive.happen(events.StopAsked("Ctrl-C", hasty=True))) == ["Terminate"]
+
+
+def test_who_kills_at_once_waits_for_no_new_dispatcher():
+    drive = stopping(hasty=True)
+    assert spawned(drive.dies("dispatcher.1", -9)) == []
+
+
+def test_when_the_last_group_of_messages_goes_the_dispatcher_follows_it():
+    drive = settled(dispatching(), messages(), web())
+    without_messages(drive)
+    assert spawned(drive.dies("dispatcher.1", -9)) == [("dispatcher.1", 1)]
+    drive.ready("dispatcher.1")
+
+    drive.ends(drive.slot("jobs.1").workers[0])
+    assert [fact.group for fact in drive.told(GroupRemoved)] == ["jobs", "dispatcher"]
+    assert drive.told(WorkerRetired)[-1].slot == "dispatcher.1"
+    drive.dies("dispatcher.1", 0)
+    assert list(drive.cluster.groups) == ["web"]
+
+
+def test_messages_that_come_back_before_it_has_gone_keep_it():
+    drive = settled(dispatching(), messages(), web())
+    without_messages(drive)
+    old = drive.slot("jobs.1").workers[0]
+    sections = {group.name: group for group in (dispatching(), messages("mail"), web())}
+    drive.happen(events.Reconfigured(sections, drive.cluster.ping, {}))
+    drive.ends(old)
+
+    assert drive.slot("dispatcher.1").staying
+    assert "dispatcher" not in [fact.group for fact in drive.told(GroupRemoved)]
