@@ -32,6 +32,10 @@ def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
     signals.signal(signals.SIGINT, signals.default_int_handler)
     tolerate()
+    strange = [argument for argument in arguments if _is_no_text(argument)]
+    if strange:
+        sys.stderr.write(f"bkd: {strange[0]!a} is no UTF-8 text\n")
+        return Usage.exit_code
     try:
         result = cli.main(arguments, prog_name="bkd", standalone_mode=False)
     except click.exceptions.Abort:
@@ -50,6 +54,11 @@ def main(arguments: list[str]) -> int:
     except BkdError as error:
         return say(error)
     return result if isinstance(result, int) else 0
+
+
+def _is_no_text(argument: str) -> bool:
+    """Whether the shell gave bytes that are no UTF-8."""
+    return any("\udc80" <= letter <= "\udcff" for letter in argument)
 
 
 def _located(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,7 +56,6 @@ def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Itera
 def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
     """A worker that is still starting has nothing to finish, but a foreign program knows only its stop signal. One that
     a new master has not heard of yet may be at work by now."""
-    most = HASTE if _is_hasty(cluster) else float("inf")
     if end.step == Step.WANTED:
         booting = worker.phase == Phase.STARTING and group.settings.kind != "command"
         if not booting:
@@ -64,7 +63,13 @@ def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch:
         elif watch.due(cluster.greeted):
             yield actions.Terminate(worker.id)
     elif end.step == Step.ASKED:
-        if watch.due(max(end.step_at + min(most, group.settings.drain), end.until)):
+        if watch.due(_limit(cluster, end, end.step_at + group.settings.drain)):
             yield actions.Terminate(worker.id)
-    elif watch.due(max(end.step_at + min(most, group.settings.term), end.until)):
+    elif watch.due(_limit(cluster, end, end.step_at + group.settings.term)):
         yield actions.Kill(worker.id)
+
+
+def _limit(cluster: Cluster, end: Ending, at: float) -> float:
+    """Until when a step is waited for: the program may have asked for more than it has."""
+    limit = max(at, end.until)
+    return min(limit, end.step_at + HASTE) if _is_hasty(cluster) else limit

@@ -221,8 +221,9 @@ class Master:
         self.reloads = Reloads(self, self.deploys)
         self.reloads.reloading = self.outer.reloading
         self.commands = Commands(self, self.deploys, self.reloads)
+        stats = self.commands.postmaster.stats
         self.metrics = Metrics(
-            self.config, self.run_dir, self.commands.snapshot, epoch=self.epoch, lost=lambda: self.journal.lost
+            self.config, self.run_dir, self.commands.snapshot, stats, epoch=self.epoch, lost=lambda: self.journal.lost
         )
         self.commands.metrics = self.metrics.text
         self.errands = Errands(self, self.exchange, self.commands)

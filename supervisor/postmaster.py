@@ -9,9 +9,11 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
 from itertools import count
 
 from loguru import logger
+from msgspec.structs import replace
 
 from ..ipc.durable import wire
 from ..ipc.errors import BkdError, FrameError
@@ -33,6 +35,7 @@ RETRY_FIRST, RETRY_CAP = 0.02, 1.0
 CALM = 1.0  # seconds after which a connection that ends is no sign of trouble
 RECENT, MOST_RECENT = 60.0, 1000  # deaths that the next dispatcher is told of as well: seconds, and how many
 LIFE, SILENCE = 5.0, 300.0  # seconds between signs of life, and without a word of the dispatcher
+COUNTING = 10.0  # seconds that the numbers of messages are waited for
 UNSENT = 8 << 20
 READ = 1 << 18
 LONGEST_WHY = 300
@@ -83,17 +86,40 @@ class Postmaster:
         """The command, done by the dispatcher. Raises BkdError when there is none, or it does not answer."""
         if not self._is_wanted():
             raise BkdError('there are no messages here: no group of the configuration has kind = "messages"')
-        number, verb = next(self._numbers), request.command.verb.partition(":")[2]
-        arguments = dict(request.arguments)
+        verb, arguments = request.command.verb.partition(":")[2], dict(request.arguments)
         width = arguments.pop("width", 0)
         width = width if isinstance(width, int) else 0
         actor = request.issuer.title or f"uid {request.issuer.uid}"
-        asked = wire.packed(wire.Ask(number, verb, arguments, request.command.render, width, actor))
+        with self._asking(wire.Ask(0, verb, arguments, request.command.render, width, actor)) as answers:
+            return await self._answered(request, answers)
+
+    async def stats(self) -> str | None:
+        """What `bkd message stats --json` prints, None where no group runs messages. Raises BkdError when nobody has
+        said it within `COUNTING` seconds."""
+        if not self._is_wanted():
+            return None
+        self._refuse_if_absent()
+        parts = []
+        try:
+            with self._asking(wire.Ask(0, "stats", {}, "json", 0, "metrics")) as answers:
+                async with asyncio.timeout(COUNTING):
+                    while isinstance(said := await answers.get(), wire.Said):
+                        parts.append(said.out)
+        except TimeoutError as error:
+            raise BkdError(f"the dispatcher has said nothing for {COUNTING:g} s") from error
+        if said is None or said.code:
+            raise BkdError(said.err.strip() if said else "the dispatcher ended meanwhile")
+        return "".join([*parts, said.out])
+
+    @contextlib.contextmanager
+    def _asking(self, ask: wire.Ask) -> "Iterator[asyncio.Queue[Answer]]":
+        """What is said to this question, which is sent under a number of its own as soon as there is anybody."""
+        number = next(self._numbers)
         answers = self._asked[number] = asyncio.Queue()
-        self._unsent[number] = asked
+        self._unsent[number] = wire.packed(replace(ask, number=number))
         self._send_unsent()
         try:
-            return await self._answered(request, answers)
+            yield answers
         finally:
             del self._asked[number]
             self._unsent.pop(number, None)

@@ -169,6 +169,9 @@ def idle(queue: Queue) -> Figures:
     if queue.resident:
         queue.work(0)
         queue.send(1)
+        figures["another worker started to first message, s"] = [first_message(queue)]
+        queue.work(0)
+        queue.send(1)
         queue.stop()
         figures["everything started to first message, s"] = [first_message(queue)]
     time.sleep(SETTLE)

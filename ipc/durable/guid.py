@@ -3,12 +3,19 @@
 import os
 import time
 
+RANDOM = 10  # bytes in each; six bits of them say what it is
+DIGITS = 2 * RANDOM
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+
 
 def new_guid() -> str:
     """A new one, in its text form of 36 characters. Safe after a fork."""
-    moment = time.time_ns() // 1_000_000
-    chance = int.from_bytes(os.urandom(10), "big")
-    high = (moment & 0xFFFFFFFFFFFF) << 16 | 0x7000 | chance >> 68
-    number = high << 64 | 0x2 << 62 | chance & (1 << 62) - 1
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return new_guids(1)[0]
+
+
+def new_guids(count: int) -> list[str]:
+    """So many new ones, in the order in which they sort: that is how an index takes them quickest."""
+    moment = f"{time.time_ns() // 1_000_000 & 0xFFFFFFFFFFFF:012x}"
+    head, chance = f"{moment[:8]}-{moment[8:]}-7", os.urandom(RANDOM * count).hex()
+    parts = [chance[start : start + DIGITS] for start in range(0, DIGITS * count, DIGITS)]
+    return sorted(f"{head}{part[:3]}-{_VARIANT[part[3]]}{part[4:7]}-{part[7:19]}" for part in parts)

@@ -17,7 +17,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, extra={"form": "duration"})]
 Timeout = Annotated[float, msgspec.Meta(gt=0, extra={"form": "timeout"})]
 Bytes = Annotated[int, msgspec.Meta(ge=0, extra={"form": "size"})]
 Share = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+Concurrency = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000, extra={"form": "count"})]
 
 Name = Annotated[str, msgspec.Meta(extra={"form": "name"})]
@@ -133,7 +133,7 @@ class GroupSection(Section, frozen=True):
     cwd: str = "."
     handlers: list[Module] = []
     mode: Literal["shared", "exclusive"] = "shared"
-    concurrency: Positive = 10
+    concurrency: Concurrency = 10
 
 
 class Config(msgspec.Struct, frozen=True):

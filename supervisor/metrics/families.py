@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import (
     StateSetMetricFamily,
 )
 
+from ...ipc.durable.model import State
 from ..bus.letter import Refusal
 from ..cluster import Cause, Stage, Verdict
 from .picture import Picture
@@ -25,6 +26,7 @@ VERDICTS = tuple(str(verdict) for verdict in Verdict if verdict != Verdict.OK)
 CONSEQUENCES = ("reported", "replaced")
 OUTCOMES = ("done", "aborted")
 GROUP, SLOT = ("group",), ("group", "slot")
+MOST_KINDS = 500  # kinds of messages, which whoever enqueues may invent
 
 Row = tuple[tuple[str, ...], float | None]
 
@@ -99,6 +101,7 @@ def families(picture: Picture) -> Iterator[Metric]:
     yield from (_read(reading, [((), status["bus"])]) for reading in BUS)
     refused = [((str(reason),), status["bus"]["refused"].get(str(reason), 0)) for reason in Refusal]
     yield _counter("bkd_bus_refused", "Messages on the bus that were not believed", refused, ("reason",))
+    yield from _of_messages(picture)
     yield from _of_the_master(picture)
 
 
@@ -150,6 +153,18 @@ def _of_facts(groups: Sequence[str], picture: Picture) -> Iterator[Metric]:
     for reading in COUNTED:
         rows = [((name,), counts.get((reading.key, name), 0)) for name in groups]
         yield _counter(reading.name, reading.help, rows, GROUP)
+
+
+def _of_messages(picture: Picture) -> Iterator[Metric]:
+    """What is not known of messages is left out, as everything of them is where there are none."""
+    kinds = picture.messages.kinds[:MOST_KINDS] if picture.messages else ()
+    counts = [((str(kind["kind"]), str(state)), kind.get(str(state))) for kind in kinds for state in State]
+    yield _gauge("bkd_messages", "Messages of each kind in each state", counts, ("kind", "state"))
+    ages = [((str(kind["kind"]),), kind.get("oldest_age")) for kind in kinds]
+    name = "bkd_messages_oldest_age_seconds"
+    yield _gauge(name, "For how long one of this kind has been due", ages, ("kind",), "seconds")
+    up = [((), picture.messages.is_up)] if picture.messages else []
+    yield _gauge("bkd_message_store_up", "1 while the store of messages answers", up)
 
 
 def _of_the_master(picture: Picture) -> Iterator[Metric]:

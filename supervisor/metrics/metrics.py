@@ -8,12 +8,13 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from .. import procfs
 from ..config.schema import Config
+from .census import Census, Tallies
 from .counters import Counters
 from .picture import Itself, Picture
 from .serving import Serving
@@ -33,13 +34,21 @@ class _Page(NamedTuple):
 
 class Metrics:
     """`snapshot` gives what any thread can make the document of the status of, as of the moment it was called; `lost`:
-    how many events the journal could not take."""
+    how many events the journal could not take; `stats`: see `Census`."""
 
     def __init__(
-        self, config: Config, run_dir: str, snapshot: Callable[[], Snapshot], *, epoch: int, lost: Callable[[], int]
+        self,
+        config: Config,
+        run_dir: str,
+        snapshot: Callable[[], Snapshot],
+        stats: Callable[[], Awaitable[str | None]],
+        *,
+        epoch: int,
+        lost: Callable[[], int],
     ) -> None:
         self.config = config
         self._snapshot, self._epoch, self._lost = snapshot, epoch, lost
+        self._census = Census(stats)
         self._began = time.monotonic()
         self._counters = Counters()
         self.told = self._counters.told
@@ -78,15 +87,15 @@ class Metrics:
         """One text for all who ask within `FRESH` seconds or while it is made: many cost no more than one."""
         now, page = time.monotonic(), self._pages.get(is_openmetrics)
         if page is None or (page.text.done() and now - page.at > FRESH):
-            making = asyncio.get_running_loop().run_in_executor(self._pool, _timed, self._taker(), is_openmetrics)
-            page = self._pages[is_openmetrics] = _Page(now, asyncio.ensure_future(self._kept(making)))
+            page = self._pages[is_openmetrics] = _Page(now, asyncio.ensure_future(self._make(is_openmetrics)))
         return await asyncio.shield(page.text)
 
-    async def _kept(self, making: asyncio.Future[tuple[bytes, float]]) -> bytes:
-        text, self._took = await making
+    async def _make(self, is_openmetrics: bool) -> bytes:
+        take, loop = self._taker(await self._census.latest()), asyncio.get_running_loop()
+        text, self._took = await loop.run_in_executor(self._pool, _timed, take, is_openmetrics)
         return text
 
-    def _taker(self) -> Callable[[], Picture]:
+    def _taker(self, messages: Tallies | None) -> Callable[[], Picture]:
         """What of a picture has to be taken in the loop; the call makes the rest."""
         status, counts, answers = self._snapshot(), Counter(self._counters.counts), Counter(self._answers)
         groups, lost, overslept, took = self.config.workers, self._lost(), self._counters.overslept, self._took
@@ -96,7 +105,7 @@ class Metrics:
             resident, uptime = facts.rss if facts else 0, time.monotonic() - self._began
             itself = Itself(self._epoch, uptime, time.process_time(), resident, lost, overslept, took)
             limits = {name: group.max_memory for name, group in groups.items() if group.max_memory}
-            return Picture(status(), counts, limits, answers, itself)
+            return Picture(status(), counts, limits, answers, itself, messages)
 
         return take
 

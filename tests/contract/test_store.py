@@ -679,6 +679,19 @@ def test_who_leaves_holds_nothing(desk):
     assert [lease.id for lease in desk.store.orphans(desk.now, 10)] == [task.id]
 
 
+def test_an_executor_that_was_idle_for_days_is_still_known(desk):
+    desk.now += 2 * 86_400_000
+    desk.store.renew(desk.node.number, desk.now, desk.now + 30_000)
+    desk.store.sweep(desk.now, 100)
+    desk.put()
+    task = desk.claim_one()
+
+    assert [(lease.slot, lease.pid, lease.start) for lease in desk.store.leases(desk.node.number)] == [
+        ("jobs.1", 100, 7)
+    ]
+    assert desk.row(task.id).worker == "jobs.1@h1"
+
+
 def test_the_newest_policy_of_a_kind_counts(desk):
     newer = KindPolicy("a", ("send", "apply"), max_attempts=9)
     desk.store.declare(desk.node.number, [newer], desk.now)

@@ -1,7 +1,8 @@
 """The power is cut at any moment: what was said to be stored is there, and the store holds together.
 
 A layer between SQLite and the disk writes down what is written and what is known to have arrived. A cut leaves the
-files as a disk may: all that was synchronised, and of the rest each write or not, the last one perhaps in part.
+files as a disk may: all that was synchronised, and of the rest each write or not, the last one perhaps in part. Behind
+the log there may be zeros, of which nobody knows whether they have arrived.
 """
 
 import random
@@ -18,6 +19,7 @@ from .desk import Desk
 from .stores import quick_folder
 
 CUTS = 30
+LENGTHENED = 400_000
 USUAL = "unix"
 
 
@@ -36,6 +38,8 @@ class Disk:
             synced = max((i for i, entry in enumerate(ours) if entry[1] in ("sync", "delete")), default=-1)
             arrived = [entry for i, entry in enumerate(ours) if i <= synced or chance.random() < 0.5]
             files[name] = _replayed(arrived, torn=bool(ours) and synced < len(ours) - 1 and chance.random() < 0.5)
+            if name.endswith("-wal") and chance.random() < 0.7:
+                files[name] = files[name].ljust(chance.randint(0, LENGTHENED), b"\0")
         return files
 
 
@@ -136,4 +140,6 @@ def look(store, promise):
     assert {row.id for row in rows} >= stored
     assert {row.id for row in rows if row.state is State.SUCCEEDED} >= ended
     assert all(row.args.startswith(b'"') for row in rows)
+    (receipt,) = store.enqueue([NewMessage("a")], store.clock())
+    assert receipt.id > max((row.id for row in rows), default=0)
     store.close()

@@ -43,6 +43,28 @@ def desk(folder):
 # -- the file
 
 
+def test_what_is_committed_into_a_log_made_longer_is_there_after_a_crash(desk, folder, tmp_path):
+    desk.store.enqueue([NewMessage("a")], desk.now)
+    desk.store._db.file.lengthen_log(1_000_000)
+    desk.store.enqueue([NewMessage("a")] * 3, desk.now)
+    for file in folder.iterdir():  # as a dead process leaves it, except for what it had locked
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    after = SqliteStore(tmp_path / "bkd.db")
+    after.open()
+
+    assert os.stat(tmp_path / "bkd.db-wal").st_size >= 1_000_000
+    assert (after.count(Filter()), after.check()) == (4, [])
+    after.close()
+
+
+def test_the_log_is_not_made_longer_where_little_is_free(desk, folder):
+    before = os.stat(folder / "bkd.db-wal").st_size
+    free = os.statvfs(folder)
+    desk.store._db.file.lengthen_log(free.f_bavail * free.f_frsize // 10)
+
+    assert os.stat(folder / "bkd.db-wal").st_size == before
+
+
 def test_the_folder_is_made_for_its_owner_alone(folder):
     store = opened("sqlite:run/deep/bkd.db", str(folder))
     store.open()

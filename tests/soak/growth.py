@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
-SHARE, BYTES, DESCRIPTORS, THREADS = 0.25, 8 << 20, 6, 1
+SHARE, BYTES, DESCRIPTORS = 0.25, 8 << 20, 6
+THREADS = 4  # those of pools that begin with their first use: the disk, foreign files, evidence, metrics
 
 
 class Sample(NamedTuple):

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
+from bkd.ipc.durable.model import State
 from bkd.supervisor import facts
 from bkd.supervisor.cluster import Cause, Stage, Verdict
 from bkd.supervisor.metrics.asked import Asked, parse, takes_openmetrics
+from bkd.supervisor.metrics.census import Tallies
 from bkd.supervisor.metrics.counters import Counters
 from bkd.supervisor.metrics.exposition import expose
+from bkd.supervisor.metrics.families import MOST_KINDS
 from bkd.supervisor.metrics.picture import Itself, Picture
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -44,6 +47,7 @@ WORKER = {
     "last_exit": None,
 }
 IDLE = {**dict.fromkeys(WORKER), "state": "backoff", "release": 3, "restarts": 9, "dropped": 0, "next_try": 2.5}
+MAIL = dict.fromkeys(State, 0) | {"kind": "mail", "queued": 3, "dead_letter": 1, "oldest_age": 1.5, "handled": True}
 ROLL = {"release": 3, "from": 2, "stage": "canary", "moved": 0, "count": 2, "age": 1.0, "reason": None}
 
 
@@ -229,6 +233,30 @@ def test_what_happens_is_counted():
     }
 
 
+def test_messages_are_counted_by_kind_and_state():
+    read = samples(messages=Tallies([MAIL, {"kind": 'odd "one"', "queued": 1}], True))
+
+    of_messages = {name: value for name, value in read.items() if name.startswith("bkd_message") and value}
+    assert of_messages == {
+        "bkd_messages{kind=mail,state=queued}": 3,
+        "bkd_messages{kind=mail,state=dead_letter}": 1,
+        'bkd_messages{kind=odd "one",state=queued}': 1,
+        "bkd_messages_oldest_age_seconds{kind=mail}": 1.5,
+        "bkd_message_store_up{}": 1,
+    }
+    assert read["bkd_messages{kind=mail,state=running}"] == 0
+
+
+def test_a_store_that_is_away_is_not_up_and_one_that_is_not_there_is_not_shown():
+    assert samples(messages=Tallies((), False))["bkd_message_store_up{}"] == 0
+    assert not any(name.startswith("bkd_message") for name in samples())
+
+
+def test_kinds_that_somebody_invents_have_an_end():
+    read = samples(messages=Tallies([MAIL | {"kind": f"k{number}"} for number in range(MOST_KINDS + 100)], True))
+    assert sum(name.startswith("bkd_messages_oldest") for name in read) == MOST_KINDS
+
+
 def test_seconds_of_standstill_add_up():
     assert counted(facts.Overslept(seconds=2.0), facts.Overslept(seconds=0.5)).overslept == 2.5
 
@@ -238,7 +266,7 @@ def test_the_documentation_names_what_there_is():
     whole = group("web", {**WORKER, "limit_in": 60.0})
     itself = picture().itself._replace(took=0.01)
 
-    shown = {name.partition("{")[0] for name in samples(status(whole), itself=itself)}
+    shown = {name.partition("{")[0] for name in samples(status(whole), itself=itself, messages=Tallies([MAIL], True))}
 
     assert said == shown
 

@@ -217,6 +217,49 @@ def test_a_command_given_between_two_dispatchers_waits_for_the_next(tmp_path):
     play(tmp_path, story)
 
 
+def test_the_numbers_of_messages_come_in_pieces(tmp_path):
+    async def story(desk, post, other):
+        desk.starts(dispatcher.SLOT, 71)
+        stats = asyncio.ensure_future(post.stats())
+        asked = await other.hear()
+        assert (asked.verb, asked.render) == ("stats", "json")
+        other.say(wire.Said(asked.number, '{"kinds": '), wire.Answered(asked.number, 0, "[]}\n"))
+        assert await stats == '{"kinds": []}\n'
+
+    play(tmp_path, story)
+
+
+def test_a_store_that_does_not_answer_has_no_numbers(tmp_path):
+    async def story(desk, post, other):
+        desk.starts(dispatcher.SLOT, 71)
+        stats = asyncio.ensure_future(post.stats())
+        other.say(wire.Answered((await other.hear()).number, 1, "", "bkd: no route to host\n"))
+        with pytest.raises(BkdError, match="no route to host"):
+            await stats
+
+    play(tmp_path, story)
+
+
+def test_a_dispatcher_that_ends_meanwhile_has_no_numbers(tmp_path):
+    async def story(desk, post, other):
+        desk.starts(dispatcher.SLOT, 71)
+        stats = asyncio.ensure_future(post.stats())
+        await other.hear()
+        other.end()
+        with pytest.raises(BkdError, match="ended meanwhile"):
+            await stats
+
+    play(tmp_path, story)
+
+
+def test_numbers_are_not_waited_for_where_nobody_is(tmp_path):
+    post = Postmaster(Desk(tmp_path, DISPATCHER, JOBS))
+
+    with pytest.raises(BkdError, match="the dispatcher is not ready"):
+        asyncio.run(post.stats())
+    assert asyncio.run(Postmaster(Desk(tmp_path, GroupSection("web", "web"))).stats()) is None
+
+
 def test_nonsense_costs_the_dispatcher_its_connection_only(tmp_path):
     async def story(desk, post, other):
         other.say(wire.Stored(1))

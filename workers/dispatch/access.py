@@ -25,6 +25,8 @@ class Access:
         self._alarms = alarms
         self._here = asyncio.Event()
         self._here.set()
+        self._since = 0.0
+        self._troubled = False
 
     @property
     def is_away(self) -> bool:
@@ -67,11 +69,24 @@ class Access:
         """It did not answer; whoever keeps the turns tries again and says `back`."""
         if not self.is_away:
             self._here.clear()
-            self._alarms.tell("store-away", f"the store does not answer: {error}")
+            self._since = self.clock.steady
+            self._alarms.tell("store-away", str(error))
             self.noticed()
 
     def back(self) -> None:
         """It answers again."""
         if self.is_away:
             self._here.set()
-            self._alarms.tell("store-back", "the store answers again")
+            self._alarms.tell("store-back", f"it was away for {self.clock.steady - self._since:.1f} s")
+
+    def trouble(self, why: str, ends: int) -> None:
+        """It answers, and refuses; so many ends of messages are not written."""
+        self._troubled = True
+        left = f"ends of messages that are not written, and tried again: {ends}" if ends else "nothing can be claimed"
+        self._alarms.tell("store-error", f"{left}: {why}", about="turn")
+
+    def healed(self) -> None:
+        """What it had refused is written."""
+        if self._troubled:
+            self._troubled = False
+            self._alarms.tell("store-back", "what it had refused is written")

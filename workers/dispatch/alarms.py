@@ -33,6 +33,7 @@ class Alarms:
             text = f"{text} (and {others} more since the last line)"
         self._forget(now)
         self._said[key] = now
+        text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
         logger.warning("%s: %s", fact, text)
         self._send(Alarm(fact, text))
 

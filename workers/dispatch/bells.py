@@ -38,14 +38,15 @@ class Bells:
         self._ended.set()
 
     def _run(self) -> None:
-        delay = BACK_OFF_FIRST
+        delay, is_deaf = BACK_OFF_FIRST, False
         while not self._ended.is_set():
             try:
                 if news := self._listener.wait(HEARKEN):
                     self._rung(news)
-                delay = BACK_OFF_FIRST
+                delay, is_deaf = BACK_OFF_FIRST, False
             except (StoreAway, StoreError) as error:
-                logger.info("news of the store are not heard: %s", error)
+                logger.log(logging.DEBUG if is_deaf else logging.INFO, "news of the store are not heard: %s", error)
+                is_deaf = True
                 self._ended.wait(delay)
                 delay = min(2 * delay, BACK_OFF_CAP)
         self._listener.close()

@@ -50,10 +50,11 @@ def _exponential(schedule: Exponential, retry: int, chance: float) -> float:
 
 
 def _by_calendar(schedule: Calendar, now: int) -> int:
+    step = max(schedule.step, 0)
     if schedule.unit != "month":
-        return bounded(now, now + 1000 * schedule.step * _SECONDS[schedule.unit])
+        return bounded(now, now + 1000 * step * _SECONDS[schedule.unit])
     moment = _EPOCH + now * _MILLISECOND
-    months = moment.year * 12 + moment.month - 1 + schedule.step
+    months = moment.year * 12 + moment.month - 1 + step
     year, month = months // 12, months % 12 + 1
     if year > _LAST_YEAR:
         return NEVER_LATER

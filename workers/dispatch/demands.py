@@ -54,6 +54,7 @@ def _add(
     if kinds and end > first:
         load = len(executor.runs)
         holder = executor.holder
+        end = min(end, first + MOST_CLAIMS)
         lanes[tuple(sorted(kinds))] += [(place, holder) for place in range(load + first, load + end)]
 
 

@@ -19,6 +19,7 @@ from .demands import Demands
 from .door import Door
 from .engine import Engine
 from .ledger import Ledger, Put
+from .lookups import Lookups
 from .masters import Verbs
 from .payloads import Payloads
 from .roster import Roster
@@ -57,6 +58,7 @@ class Dispatcher:
         self.deaths = Deaths(self.settler.bury, lambda: self.door.has_master, self.tasks)
         self.engine.deaths = self.deaths
         self.payloads = Payloads(self.access)
+        self.lookups = Lookups(self.access, self.tasks)
         self.upkeep = Upkeep(
             name, self.access, self.engine, self.settler, self.times, demands, self.waiters, self.alarms
         )

@@ -20,6 +20,8 @@ from .producers import Hands as ProducerHands
 from .producers import ProducerRole
 
 MOST_PEERS = 1000
+MOST_PRODUCERS = 800  # so that there is always room for executors and masters
+MOST_OF_ONE = 100  # connections of one process
 BACKLOG = 512
 
 logger = logging.getLogger("bkd.dispatch")
@@ -82,6 +84,8 @@ class Door:
         self._peers.add(peer)
         if len(self._peers) > MOST_PEERS:
             peer.refuse(f"there are {MOST_PEERS} connections already")
+        elif self._count(peer.credentials.pid) > MOST_OF_ONE:
+            peer.refuse(f"it has {MOST_OF_ONE} connections already, and needs one")
 
     def introduced(self, peer: Peer, first: AnyFrame) -> Role:
         """What this peer is; raises FrameError when it may not be that."""
@@ -92,12 +96,18 @@ class Door:
         if first.wire != WIRE:
             raise FrameError(f"it speaks version {first.wire} of the frames of messages, this dispatcher {WIRE}")
         if first.role == "producer":
+            if sum(isinstance(other.role, ProducerRole) for other in self._peers) >= MOST_PRODUCERS:
+                raise FrameError(f"there are {MOST_PRODUCERS} producers already")
             return ProducerRole(self._hands, peer)
         if first.role != "master":
             raise FrameError(f"there is no role {first.role[:40]!r}")
         if peer.credentials.uid not in (0, self._owner):
             raise FrameError("only the cluster's own user and root may speak as its master")
         return MasterRole(self._hands, peer)
+
+    def _count(self, pid: int) -> int:
+        """Processes of other pid namespaces have no number here, and are not told apart."""
+        return sum(other.credentials.pid == pid for other in self._peers) if pid else 0
 
     def closed(self, peer: Peer) -> None:
         """It has left."""

@@ -4,9 +4,10 @@ Runs in the loop of the dispatcher. Nothing here waits for the store but `enlist
 ledger, and what comes of it back to whoever asked.
 """
 
+import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import partial
 
 from msgspec.structs import replace
@@ -43,6 +44,8 @@ from .settler import Settler, task_of
 from .timekeeper import Timekeeper
 from .turnkeeper import Turnkeeper
 from .waiters import Waiters
+
+logger = logging.getLogger("bkd.dispatch")
 
 DONE = (Result.OK, Result.PARTIAL, Result.CANCELLED)
 
@@ -83,7 +86,8 @@ class Engine:
             parts[executor.holder].append(task)
             alarm = executor.policy(task.kind).alarm
             if task.counters.runs == alarm + 1:
-                self._alarms.tell("loop", f"message {task.id} ({task.kind}) has been run more than {alarm} times")
+                text = f"message {task.id} ({task.kind}) has been run more than {alarm} times"
+                self._alarms.tell("loop", text, about=task.kind)
         for holder, mine in parts.items():
             self._send(self._roster.executors[holder], mine)
         self._settler.give_back(back)
@@ -145,8 +149,7 @@ class Engine:
         run, and get numbers again."""
         executors = list(self._roster.executors.values())
         for executor in executors:
-            for run in list(executor.runs.values()):
-                executor.drop(run)
+            for run in executor.lose():
                 if executor.link is not None:
                     executor.link.send(Cancel(run.task.id, run.task.fence, "lost"))
         for executor in executors:
@@ -186,14 +189,18 @@ class Engine:
 
     def outcomes(self, executor: Executor, link: Link, said: Outcomes) -> None:
         """What runs came to. What was said before and still waits to be written is not settled twice."""
-        now = self._access.clock.now()
-        settlements = [
-            self._settlement(executor, outcome, now)
-            for outcome in said.outcomes
-            if executor.settling.get(outcome.id) != outcome.fence
-        ]
-        stored = partial(_say_stored, executor, link, said.number, settlements)
-        self._ledger.report(Report(settlements, stored))
+        now, settling = self._access.clock.now(), executor.settling
+        foreign = [held for held in map(_held, said.outcomes) if self._is_foreign(executor, held)]
+        fresh = [outcome for outcome in said.outcomes if settling.get(outcome.id) != outcome.fence]
+        if foreign:
+            logger.error("%s speaks of leases that it does not hold: %s", executor.slot, foreign[:10])
+            fresh = [outcome for outcome in fresh if _held(outcome) not in foreign]
+        repeated: Set[Held] = frozenset()
+        if len(fresh) < len(said.outcomes):
+            repeated = set(map(_held, said.outcomes)) - set(map(_held, fresh))
+        settlements = [self._settlement(executor, outcome, now) for outcome in fresh]
+        stored = partial(_say_stored, executor, link, said.number, settlements, foreign)
+        self._ledger.report(Report(settlements, stored, repeated))
         self.keeper.nudge()
 
     def began(self, executor: Executor, said: Began) -> None:
@@ -236,6 +243,9 @@ class Engine:
         self._take_back(executor, [run for run in runs if run is not None])
 
     # -- inside
+
+    def _is_foreign(self, executor: Executor, held: Held) -> bool:
+        return not executor.has(held) and self._roster.is_held_by_another(executor, held)
 
     def _settlement(self, executor: Executor, outcome: Outcome, now: int) -> Settlement:
         executor.settling[outcome.id] = outcome.fence
@@ -292,11 +302,22 @@ def _parts(tasks: list[Task]) -> Iterator[list[Task]]:
         yield part
 
 
-def _say_stored(executor: Executor, link: Link, number: int, settlements: list[Settlement], stale: list[Held]) -> None:
+def _held(outcome: Outcome) -> Held:
+    return Held(outcome.id, outcome.fence)
+
+
+def _say_stored(
+    executor: Executor,
+    link: Link,
+    number: int,
+    settlements: list[Settlement],
+    foreign: list[Held],
+    stale: list[Held],
+) -> None:
     for settlement in settlements:
         if executor.settling.get(settlement.id) == settlement.fence:
             del executor.settling[settlement.id]
-    link.send(Stored(number, stale))
+    link.send(Stored(number, [*foreign, *stale]))
 
 
 def _say_kept(link: Link, said: StageDone, kept: bool) -> None:

@@ -23,6 +23,7 @@ from .delay import NEVER_LATER
 from .engine import Engine
 from .payloads import Payloads
 from .peer import Peer
+from .policies import fault
 from .roster import Executor
 from .tasks import Tasks
 
@@ -114,6 +115,8 @@ def _check(peer: Peer, said: Enlist) -> None:
         raise FrameError(f"it says that it is pid {said.pid}, and it is not")
     if said.mode not in MODES:
         raise FrameError(f"it knows no mode {said.mode[:40]!r}")
+    if wrong := next(filter(None, map(fault, said.kinds)), ""):
+        raise FrameError(wrong)
 
 
 def _check_outcomes(said: Outcomes) -> None:

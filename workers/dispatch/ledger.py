@@ -1,7 +1,7 @@
 """What is to be written in the coming turns, and who waits for word of it. Plain state, in the order it came."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import NamedTuple, TypeVar
 
 from ...ipc.durable.model import NewMessage, Receipt, Settlement
@@ -16,10 +16,18 @@ MOST_PUT = 2000
 
 
 class Report(NamedTuple):
-    """Settlements that are answered together: `stored` is called with those of them that came too late."""
+    """Settlements that are answered together: `stored` is called with those of them that came too late, once these of
+    earlier reports are written, too, whose outcomes were said again (`repeated`)."""
 
     settlements: Sequence[Settlement]
     stored: Callable[[list[Held]], None] | None = None
+    repeated: Set[Held] = frozenset()
+
+    def waiting(self, refused: Set[Held]) -> "Report | None":
+        """What of it is not written when these leases are refused; None: all of it is."""
+        settlements = [one for one in self.settlements if Held(one.id, one.fence) in refused]
+        repeated = self.repeated & refused
+        return Report(settlements, self.stored, repeated) if settlements or repeated else None
 
 
 class StageToKeep(NamedTuple):
@@ -61,7 +69,8 @@ class Batch(NamedTuple):
 
 
 class Ledger:
-    """Collects, hands out batches, and takes back what could not be written."""
+    """Collects, hands out batches, and takes back what could not be written. What the store has refused to write is
+    kept apart, so that it holds up nothing but what belongs to the same leases (`refused`)."""
 
     def __init__(self) -> None:
         self._reports: deque[Report] = deque()
@@ -70,8 +79,12 @@ class Ledger:
         self._began: deque[Held] = deque()
         self._progress: dict[Held, bytes] = {}
         self._puts: deque[Put] = deque()
+        self._refused_reports: list[Report] = []
+        self._refused_stages: list[StageToKeep] = []
+        self.refused: set[Held] = set()
 
     def __bool__(self) -> bool:
+        """Something waits for the next turn."""
         return bool(self._reports or self._stages or self._locks or self._began or self._progress or self._puts)
 
     @property
@@ -82,7 +95,8 @@ class Ledger:
     @property
     def settling(self) -> set[tuple[int, int]]:
         """Leases with a settlement that waits to be written."""
-        return {(one.id, one.fence) for report in self._reports for one in report.settlements}
+        reports = [*self._reports, *self._refused_reports]
+        return {(one.id, one.fence) for report in reports for one in report.settlements}
 
     def report(self, report: Report) -> None:
         """To be settled."""
@@ -111,6 +125,8 @@ class Ledger:
     def take(self) -> Batch:
         """The next turn's; whole reports, until they hold MOST_SETTLED settlements."""
         reports = _taken(self._reports, MOST_SETTLED, lambda report: len(report.settlements))
+        if self.refused:
+            reports = self._unhindered(reports)
         progress = list(self._progress.items())
         self._progress.clear()
         return Batch(
@@ -120,6 +136,21 @@ class Ledger:
             _taken(self._began, MOST_ASKED),
             progress,
         )
+
+    def refuse(self, reports: Iterable[Report], stages: Iterable[StageToKeep] = ()) -> None:
+        """The store would not write these."""
+        reports, stages = list(reports), list(stages)
+        self._refused_reports += reports
+        self._refused_stages += stages
+        for report in reports:
+            self.refused |= {Held(one.id, one.fence) for one in report.settlements}
+        self.refused |= {Held(asked.stage.id, asked.stage.fence) for asked in stages}
+
+    def take_refused(self) -> Batch:
+        """All of it, to be tried once more."""
+        batch = Batch(self._refused_reports, self._refused_stages, [], [], [])
+        self._refused_reports, self._refused_stages, self.refused = [], [], set()
+        return batch
 
     def take_puts(self) -> list[Put]:
         """Whole ones, until they hold MOST_PUT messages."""
@@ -143,6 +174,12 @@ class Ledger:
         if late:
             self._puts = deque(put for put in self._puts if put.since >= since)
         return late
+
+    def _unhindered(self, reports: list[Report]) -> list[Report]:
+        """Those that need not wait for what was refused before."""
+        refused = frozenset(self.refused)
+        self.refuse(report for report in reports if report.waiting(refused))
+        return [report for report in reports if not report.waiting(refused)]
 
 
 def _taken(queue: deque[T], most: int, weight: Callable[[T], int] = lambda _: 1) -> list[T]:

@@ -15,6 +15,7 @@ from .dispatcher import Dispatcher
 
 DONE = 0
 NO_STORE = 3  # the store cannot be used; the reason was said
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 logger = logging.getLogger("bkd.dispatch")
 
@@ -33,7 +34,7 @@ class Dispatch:
 
     def serve(self, listeners: list[socket.socket], supervision: Supervision, index: int) -> int:
         """Run it to its end; the exit code. Called in the dispatcher's main thread."""
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
         with asyncio.Runner(loop_factory=_new_loop()) as runner:
             return runner.run(self._main(listeners, supervision))
 

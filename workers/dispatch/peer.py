@@ -14,7 +14,7 @@ from ...ipc.frames import FrameReader
 SILENT = 5.0  # seconds until the first frame
 UNSENT = 8 << 20  # bytes
 READ = 1 << 18
-TURN = 32  # frames of one peer, before the others have theirs
+TURN, TURN_BYTES = 32, 1 << 18  # frames of one peer, and their bytes, before the others have theirs
 _CREDENTIALS = struct.Struct("3i")
 
 logger = logging.getLogger("bkd.dispatch")
@@ -135,10 +135,13 @@ class Peer(asyncio.BufferedProtocol):
 
     def _work(self) -> None:
         try:
+            taken = 0
             for _ in range(TURN):
-                if self._held or not self._waiting or not self.is_open:
+                if self._held or not self._waiting or not self.is_open or taken >= TURN_BYTES:
                     break
-                self._take(unpacked(self._waiting.popleft()))
+                payload = self._waiting.popleft()
+                taken += len(payload)
+                self._take(unpacked(payload))
         except FrameError as error:
             self.refuse(str(error))
         if self._waiting and not self._held and self._transport is not None:

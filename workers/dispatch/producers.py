@@ -1,7 +1,8 @@
 """Whoever enqueues, or waits for the end of a message, as a peer of the dispatcher."""
 
 import asyncio
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sized
 from functools import partial
 from typing import Protocol
 
@@ -11,22 +12,28 @@ from ...ipc.durable.guid import new_guid
 from ...ipc.durable.model import ENDS, MOST_ARGS, MOST_PAYLOAD, NewMessage, Receipt
 from ...ipc.durable.wire import AnyFrame, Await, Ended, Put, PutDone, PutPart
 from ...ipc.errors import FrameError
-from ..store.protocol import Filter, Row, StoreAway, StoreError
+from ..store.protocol import Row, StoreAway, StoreError
 from .access import Access
 from .ledger import Ledger
 from .ledger import Put as PutToStore
+from .lookups import Lookups
 from .peer import Peer
 from .tasks import Tasks
 from .turnkeeper import Turnkeeper
 from .waiters import Waiters
 
+MOST_IN_PUT = 5000  # messages of one frame
 MOST_PARTS = 4 * MOST_PAYLOAD  # bytes of payloads of one connection before their `Put`
 MOST_WAITING = 20_000  # messages of one connection that are not stored yet
 MOST_WAITING_BYTES = 64 * 1024 * 1024
 MOST_WITHIN = 3600.0
 MOST_AWAITED = 10_000
-LOOKS = 2  # the first one may find out that a connection has been lost since
+MOST_ID = 2**63 - 1
 ROUGH = 200  # bytes of a message beside its bodies
+CUT = 40  # characters of a refusal, where receipts would not fit into a frame otherwise
+
+
+logger = logging.getLogger("bkd.dispatch")
 
 
 class Hands(Protocol):
@@ -36,6 +43,7 @@ class Hands(Protocol):
     ledger: Ledger
     keeper: Turnkeeper
     waiters: Waiters
+    lookups: Lookups
     tasks: Tasks
 
 
@@ -70,14 +78,19 @@ class ProducerRole:
     # -- putting
 
     def _part(self, frame: PutPart) -> None:
-        self._parts_size += len(frame.data)
+        place = frame.number, frame.index
+        if not frame.data:
+            raise FrameError("a part of a payload has no bytes")
+        self._parts_size += len(frame.data) + (0 if place in self._parts else ROUGH)
         if self._parts_size > MOST_PARTS:
             raise FrameError(f"payloads of {self._parts_size} bytes wait for their messages, {MOST_PARTS} are allowed")
-        self._parts.setdefault((frame.number, frame.index), bytearray()).extend(frame.data)
+        self._parts.setdefault(place, bytearray()).extend(frame.data)
 
     def _put(self, frame: Put) -> None:
-        messages = self._whole(frame)
-        if error := _fault(messages):
+        parts = self._parts_until(frame.number)
+        error = _too_many(frame.messages)
+        messages = [] if error else _whole(frame.messages, parts)
+        if error := error or _fault(messages):
             self._peer.send(PutDone(frame.number, error=error))
             return
         size = sum(len(message.args) + len(message.payload) + ROUGH for message in messages)
@@ -86,21 +99,23 @@ class ProducerRole:
         self._hands.ledger.put(PutToStore(messages, done, self._hands.access.clock.steady))
         self._hands.keeper.ring()
 
-    def _whole(self, frame: Put) -> list[NewMessage]:
-        """With the payloads that came in parts, and with guids: one that is stored twice by mistake is known by it."""
-        messages = [message if message.guid else replace(message, guid=new_guid()) for message in frame.messages]
-        for number, index in [key for key in self._parts if key[0] <= frame.number]:
+    def _parts_until(self, last: int) -> dict[int, bytes]:
+        """Payloads that came in parts for the messages of this put. Those of earlier ones are of no use any more."""
+        found: dict[int, bytes] = {}
+        for number, index in [key for key in self._parts if key[0] <= last]:
             payload = bytes(self._parts.pop((number, index)))
-            self._parts_size -= len(payload)
-            if number == frame.number:
-                if not 0 <= index < len(messages):
-                    raise FrameError(f"a payload came for message {index} of {len(messages)}")
-                messages[index] = replace(messages[index], payload=payload)
-        return messages
+            self._parts_size -= len(payload) + ROUGH
+            if number == last:
+                found[index] = payload
+        return found
 
     def _done(self, number: int, count: int, size: int, receipts: list[Receipt], error: str) -> None:
-        self._peer.send(PutDone(number, receipts, error))
         self._count(-count, -size)
+        try:
+            self._peer.send(PutDone(number, receipts, error))
+        except FrameError as too_large:
+            self._peer.send(PutDone(number, [_cut(receipt) for receipt in receipts], error))
+            logger.warning("pid %d: refusals are cut short: %s", self._peer.credentials.pid, too_large)
 
     def _count(self, messages: int, size: int) -> None:
         self._waiting += messages
@@ -113,6 +128,9 @@ class ProducerRole:
     # -- waiting
 
     def _await(self, frame: Await) -> None:
+        if not 0 <= frame.id <= MOST_ID:
+            self._peer.send(Ended(frame.number, "", error=f"there is no message {frame.id}"))
+            return
         if len(self._awaited) >= MOST_AWAITED:
             self._peer.send(Ended(frame.number, "", error=f"{MOST_AWAITED} messages are waited for already"))
             return
@@ -136,25 +154,42 @@ class ProducerRole:
             self._hands.waiters.remove(frame.id, told)
 
     async def _look(self, frame: Await) -> Ended:
-        for _ in range(LOOKS):
-            try:
-                rows = await self._hands.access.ask(lambda store, _now: store.find(Filter(ids=(frame.id,)), 1))
-            except (StoreAway, StoreError) as error:
-                away = Ended(frame.number, "", error=f"the store does not answer: {error}")
-            else:
-                return _answer(frame, rows)
-        return away
+        try:
+            return _answer(frame, await self._hands.lookups.row(frame.id))
+        except (StoreAway, StoreError) as error:
+            return Ended(frame.number, "", error=f"the store does not answer: {error}")
 
 
-def _answer(frame: Await, rows: list[Row]) -> Ended:
-    if not rows:
+def _answer(frame: Await, row: Row | None) -> Ended:
+    if row is None:
         return Ended(frame.number, "", error=f"there is no message {frame.id}")
-    return Ended(frame.number, rows[0].state, rows[0].result, rows[0].reason)
+    return Ended(frame.number, row.state, row.result, row.reason)
 
 
 def _tell(ended: asyncio.Future[Ended], number: int, state: str, result: bytes, reason: str) -> None:
     if not ended.done():
         ended.set_result(Ended(number, state, result, reason))
+
+
+def _too_many(messages: Sized) -> str:
+    if len(messages) <= MOST_IN_PUT:
+        return ""
+    return f"{len(messages):,} messages in one put, {MOST_IN_PUT:,} are allowed: put them in pieces"
+
+
+def _whole(messages: Iterable[NewMessage], payloads: dict[int, bytes]) -> list[NewMessage]:
+    """With the payloads that came in parts, and with guids: one that is stored twice by mistake is known by it."""
+    whole = [message if message.guid else replace(message, guid=new_guid()) for message in messages]
+    for index, payload in payloads.items():
+        if not 0 <= index < len(whole):
+            raise FrameError(f"a payload came for message {index} of {len(whole)}")
+        whole[index] = replace(whole[index], payload=payload)
+    return whole
+
+
+def _cut(receipt: Receipt) -> Receipt:
+    """So short that MOST_IN_PUT of them fit into a frame."""
+    return replace(receipt, refused=receipt.refused[:CUT])
 
 
 def _fault(messages: Iterable[NewMessage]) -> str:

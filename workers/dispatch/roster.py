@@ -18,6 +18,7 @@ READ_AHEAD = 0.2
 MOST_AHEAD = 400
 QUICK = 0.05  # seconds: kinds that take longer on average are never read ahead
 BRISK = 0.0002  # nothing is believed to be quicker
+MOST_CREDIT = 10_000
 WEIGHT = 0.2  # of the newest run in the average
 
 
@@ -57,7 +58,8 @@ class Run:
 
 class Executor:
     """A process that runs messages. `link`: its connection while it has one. `settling`: leases whose outcome is not in
-    the store yet. `condemned`: why its end was asked for, last at `asked`."""
+    the store yet. `lost`: runs it was told to let go of, since this host was taken for dead. `condemned`: why its end
+    was asked for, last at `asked`."""
 
     def __init__(self, holder: int, said: Enlist, host: str) -> None:
         self.holder = holder
@@ -66,6 +68,7 @@ class Executor:
         self.runs: dict[int, Run] = {}
         self.begun: dict[int, Run] = {}
         self.settling: dict[int, int] = {}
+        self.lost: dict[int, Run] = {}
         self.slow = 0
         self.link: Link | None = None
         self.condemned = ""
@@ -75,7 +78,7 @@ class Executor:
 
     def hear(self, said: Enlist) -> None:
         """What it says of itself, again after each connection."""
-        self.group, self.mode, self.credit = said.group, said.mode, max(said.credit, 1)
+        self.group, self.mode, self.credit = said.group, said.mode, min(max(said.credit, 1), MOST_CREDIT)
         self.policies = {policy.name: policy for policy in said.kinds}
         self.kinds = frozenset(self.policies)
         self.draining = said.draining
@@ -111,6 +114,13 @@ class Executor:
             run.began = now
             self.begun[held.id] = run
         return run
+
+    def lose(self) -> list[Run]:
+        """It is to let go of all that it holds; what it says of these runs all the same may come in time."""
+        self.lost = dict(self.runs)
+        for run in self.lost.values():
+            self.drop(run)
+        return list(self.lost.values())
 
     def drop(self, run: Run) -> None:
         """It does not hold this one any more."""
@@ -169,7 +179,17 @@ class Roster:
             executor.drop(run)
             if outcome.started:
                 self._learn(run.task.kind, (outcome.ended - outcome.started) / 1000)
-        return run
+            return run
+        lost = executor.lost.get(outcome.id)
+        return lost if lost is not None and lost.task.fence == outcome.fence else None
+
+    def is_held_by_another(self, executor: Executor, held: Held) -> bool:
+        """This lease is not this executor's to speak of."""
+        return any(other.has(held) for other in self.executors.values() if other is not executor)
+
+    def lost(self) -> dict[Held, Run]:
+        """All that was let go of when this host was taken for dead."""
+        return {run.held: run for one in self.executors.values() for run in one.lost.values()}
 
     def is_quick(self, kind: str) -> bool:
         """Whether runs of this kind are short, as far as is known."""

@@ -82,7 +82,8 @@ def settle(
 
 
 def unbegun(task: Task, now: int) -> Settlement:
-    """It was claimed and never begun: it waits where it waited before, and nothing is counted or recorded."""
+    """It was claimed and never begun: it waits where it waited before, and nothing is counted or recorded. What was due
+    when it was claimed is due now, even if the clock has been set back since."""
     counters = task.counters
     return Settlement(
         id=task.id,
@@ -90,7 +91,7 @@ def unbegun(task: Task, now: int) -> Settlement:
         state=State.QUEUED,
         counters=replace(counters, runs=max(counters.runs - 1, 0), attempts=max(counters.attempts - 1, 0)),
         stage=task.stage,
-        due=task.due or now,
+        due=min(task.due, now) if task.due else now,
     )
 
 
@@ -168,10 +169,14 @@ def _interrupted(case: _Case) -> _Verdict:
 
 
 def _lost(case: _Case) -> _Verdict:
-    counters = replace(case.task.counters, crashes=case.task.counters.crashes + 1)
+    """A run that is not known to have started is no crash of this message, but it may have been one of its attempts."""
+    is_crash = case.outcome.started > 0
+    counters = replace(case.task.counters, crashes=case.task.counters.crashes + is_crash)
     out_of_attempts = counters.attempts >= most_attempts(case.task, case.policy)
-    if counters.crashes >= case.policy.max_crashes or out_of_attempts:
+    if is_crash and (counters.crashes >= case.policy.max_crashes or out_of_attempts):
         return _Verdict(State.DEAD_LETTER, counters, reason=Dead.POISON)
+    if out_of_attempts:
+        return _dead(case, Dead.EXHAUSTED)
     return _Verdict(State.RETRY_SCHEDULED, counters, due(AFTER_CRASH, counters.crashes, case.now, case.chance))
 
 

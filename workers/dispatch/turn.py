@@ -1,15 +1,19 @@
 """One turn at the store, in the store's thread: enqueue what was put in, write what has ended, claim."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from ...ipc.durable.model import NewMessage, Receipt, Settlement
+from ...ipc.durable.wire import Held
 from ..store.protocol import Demand, Store, StoreAway, StoreError, Turn, Turned
 from .ledger import Batch, Put
 from .settle import unstorable
+
+HOPELESS = 20  # refused in a row, and nothing written: the rest of a turn is not tried
 
 logger = logging.getLogger("bkd.dispatch")
 
@@ -22,6 +26,15 @@ class Answer(NamedTuple):
     error: str = ""
 
 
+class Done(NamedTuple):
+    """What a stroke came to. `refused`: leases of which something that must not be lost, an end or a stage, could not
+    be written; `why`: what the store has said of that, or of claims that failed."""
+
+    turned: Turned
+    refused: Set[Held] = frozenset()
+    why: str = ""
+
+
 class Stroke(NamedTuple):
     """What is done in one go. `answered` is called in the store's thread once the puts are stored."""
 
@@ -32,12 +45,12 @@ class Stroke(NamedTuple):
     demands: Sequence[Demand]
     answered: Callable[[list[Answer]], None]
 
-    def done(self, store: Store) -> Turned:
+    def done(self, store: Store) -> Done:
         """Do it. Raises StoreAway, after which puts that were not answered and all of the batch are to be repeated."""
         if self.puts:
             self.answered(_enqueued(store, self.puts, self.now))
         turn = self.turn()
-        return _turned(store, turn) if _is_needed(turn) else Turned()
+        return _turned(store, turn) if _is_needed(turn) else Done(Turned())
 
     def turn(self) -> Turn:
         """The transaction that settles and claims."""
@@ -77,9 +90,9 @@ def _enqueued(store: Store, puts: Sequence[Put], now: int) -> list[Answer]:
     return answers
 
 
-def _turned(store: Store, turn: Turn) -> Turned:
+def _turned(store: Store, turn: Turn) -> Done:
     try:
-        return store.turn(turn)
+        return Done(store.turn(turn))
     except StoreAway:
         raise
     except Exception as error:  # noqa: BLE001 - one thing that cannot be written must not hold up all others
@@ -87,40 +100,73 @@ def _turned(store: Store, turn: Turn) -> Turned:
         return _piece_by_piece(store, turn)
 
 
-def _piece_by_piece(store: Store, turn: Turn) -> Turned:
-    """Everything in a transaction of its own. What cannot be written alone is not; a settlement becomes a dead letter
-    that says why. Raises StoreError when not even an empty turn can be done: then it is the store that is broken."""
+def _piece_by_piece(store: Store, turn: Turn) -> Done:
+    """Everything in a transaction of its own. An end that cannot be written becomes a dead letter that says why; if not
+    even that can, or a stage cannot, it is refused, and nothing else of its lease is written. Raises StoreError when
+    not even an empty turn can be done."""
     empty = replace(turn, settled=(), stages=(), locks=(), began=(), progress=(), demands=())
     _tried(store, empty)
+    pieces = _Pieces(store)
     kept, granted, stale = [], [], []
     for stage in turn.stages:
-        kept += _alone(store, replace(empty, stages=[stage]), f"a stage of message {stage.id}").kept
+        kept += pieces.must(Held(stage.id, stage.fence), replace(empty, stages=[stage])).kept
     for lock in turn.locks:
-        granted += _alone(store, replace(empty, locks=[lock]), f"a lock of message {lock.id}").granted
+        granted += pieces.may(replace(empty, locks=[lock]), f"a lock of message {lock.id}").granted
     for held in turn.began:
-        _alone(store, replace(empty, began=[held]), f"the begin of message {held.id}")
+        pieces.may(replace(empty, began=[held]), f"the begin of message {held.id}")
     for word in turn.progress:
-        _alone(store, replace(empty, progress=[word]), f"progress of message {word[0].id}")
-    for settlement in turn.settled:
-        stale += _settled(store, empty, settlement).stale
-    last = _tried(store, replace(empty, demands=turn.demands))
-    return replace(last, stale=stale, granted=granted, kept=kept)
+        pieces.may(replace(empty, progress=[word]), f"progress of message {word[0].id}")
+    for one in turn.settled:
+        remedy = partial(_unstorable, empty, one)
+        stale += pieces.must(Held(one.id, one.fence), replace(empty, settled=[one]), remedy).stale
+    last = pieces.may(replace(empty, demands=turn.demands), "a claim")
+    return Done(replace(last, stale=stale, granted=granted, kept=kept), pieces.refused, pieces.why)
 
 
-def _settled(store: Store, empty: Turn, settlement: Settlement) -> Turned:
-    try:
-        return _tried(store, replace(empty, settled=[settlement]))
-    except StoreError as error:
-        there = replace(empty, settled=[unstorable(settlement, str(error))])
-        return _alone(store, there, f"the end of message {settlement.id}")
+class _Pieces:
+    """Parts of a turn, each in its own transaction. `why`: what the store has said last of what is not written."""
+
+    def __init__(self, store: Store) -> None:
+        self.refused: set[Held] = set()
+        self.why = ""
+        self._store = store
+        self._in_a_row = 0
+
+    def must(self, held: Held, turn: Turn, remedy: Callable[[str], Turn] | None = None) -> Turned:
+        """What must not be lost, of this lease; or else the `remedy` for what the store has said."""
+        if held in self.refused or self._in_a_row >= HOPELESS:
+            self.refused.add(held)
+            return Turned()
+        try:
+            turned = self._tried(turn, remedy)
+        except StoreError as error:
+            self.refused.add(held)
+            self.why, self._in_a_row = str(error), self._in_a_row + 1
+            logger.error("what became of message %d is not written yet: %s", held.id, error)
+            return Turned()
+        self._in_a_row = 0
+        return turned
+
+    def may(self, turn: Turn, what: str) -> Turned:
+        """What can be asked for again."""
+        try:
+            return _tried(self._store, turn)
+        except StoreError as error:
+            self.why = str(error)
+            logger.error("%s is not written: %s", what, error)
+            return Turned()
+
+    def _tried(self, turn: Turn, remedy: Callable[[str], Turn] | None) -> Turned:
+        try:
+            return _tried(self._store, turn)
+        except StoreError as error:
+            if remedy is None:
+                raise
+            return _tried(self._store, remedy(str(error)))
 
 
-def _alone(store: Store, turn: Turn, what: str) -> Turned:
-    try:
-        return _tried(store, turn)
-    except StoreError as error:
-        logger.error("%s is not written: %s", what, error)
-        return Turned()
+def _unstorable(empty: Turn, settlement: Settlement, why: str) -> Turn:
+    return replace(empty, settled=[unstorable(settlement, why)])
 
 
 def _tried(store: Store, turn: Turn) -> Turned:

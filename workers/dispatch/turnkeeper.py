@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from ...ipc.durable.model import Task
@@ -16,11 +17,13 @@ from ..store.protocol import Demand, StoreAway, StoreError, Turned
 from .access import Access
 from .demands import Demands
 from .ledger import Batch, Ledger, Put, Report
-from .turn import Answer, Stroke
+from .turn import Answer, Done, Stroke
 
 POLL = 1.0  # seconds, give or take a fifth: enough alone, should every bell be broken
 SOON = 0.005
 BACK_OFF_FIRST, BACK_OFF_CAP = 0.05, 0.5
+MOST_REFUSED = 20  # ends that the store would not write: nothing more is begun until it does
+AGAIN_FIRST, AGAIN_CAP = 0.25, 5.0  # seconds until what was refused is tried again
 PATIENCE = 30.0  # seconds a producer waits while the store is away
 
 logger = logging.getLogger("bkd.dispatch")
@@ -49,6 +52,7 @@ class Turnkeeper:
         self._rung = asyncio.Event()
         self._look_at = 0.0
         self._unanswered: list[Put] = []
+        self._again_at, self._again_delay = 0.0, AGAIN_FIRST
 
     def ring(self) -> None:
         """There may be something to claim."""
@@ -62,7 +66,7 @@ class Turnkeeper:
     @property
     def is_even(self) -> bool:
         """Nothing is to be written, and nothing under way."""
-        return not (self._ledger or self._unanswered)
+        return not (self._ledger or self._ledger.refused or self._unanswered)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -80,7 +84,7 @@ class Turnkeeper:
 
     async def _until_wanted(self) -> None:
         """Sleeps until there is something to do, or somebody rings, or something becomes due, or it is time to look."""
-        while not (self._ledger or self._bell or self._access.is_away):
+        while not (self._ledger or self._bell or self._access.is_away or self._is_again):
             self._rung.clear()
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._rest()):
@@ -89,15 +93,22 @@ class Turnkeeper:
                 self._bell = True
 
     def _rest(self) -> float:
-        return max(self._look_at - self._access.clock.steady, SOON)
+        moment = min(self._look_at, self._again_at) if self._ledger.refused else self._look_at
+        return max(moment - self._access.clock.steady, SOON)
+
+    @property
+    def _is_again(self) -> bool:
+        """What was refused is to be tried once more."""
+        return bool(self._ledger.refused) and self._access.clock.steady >= self._again_at
 
     async def _turn(self) -> None:
         if self._access.is_away and self.returned is not None:
             await self.returned()
-        stroke = self._stroke()
+        again = self._is_again
+        stroke = self._repetition() if again else self._stroke()
         self._unanswered = list(stroke.puts)
         try:
-            turned = await self._access.run(lambda store, _now: stroke.done(store))
+            done = await self._access.run(lambda store, _now: stroke.done(store))
         except (StoreAway, StoreError):
             self._ledger.put_back(stroke.batch)
             self._ledger.put_back_puts(self._unanswered)
@@ -105,8 +116,9 @@ class Turnkeeper:
             self._bell = True
             raise
         self._access.back()
-        self._tell(stroke.batch, turned)
-        self._claimed(stroke.demands, turned)
+        self._tell(stroke.batch, done)
+        self._claimed(stroke.demands, done.turned)
+        self._judge(done, again, bool(stroke.demands))
 
     def _stroke(self) -> Stroke:
         puts, batch = self._ledger.take_puts(), self._ledger.take()
@@ -116,26 +128,62 @@ class Turnkeeper:
             self._access.clock.now(), self.node, puts, batch, demands, lambda done: thread.tell(self._answer, done)
         )
 
+    def _repetition(self) -> Stroke:
+        """What was refused, and nothing else: it would have to be taken to pieces, too."""
+        return Stroke(self._access.clock.now(), self.node, [], self._ledger.take_refused(), [], lambda _: None)
+
+    def _judge(self, done: Done, again: bool, claimed: bool) -> None:
+        """Whether the store takes what it is given; `again`: what it had refused."""
+        if done.why:
+            self._access.trouble(done.why, len(done.refused))
+        if done.refused:
+            self._again_at = self._access.clock.steady + self._again_delay * random.uniform(0.8, 1.0)
+            self._again_delay = min(2 * self._again_delay, AGAIN_CAP)
+        elif again:
+            self._again_delay = AGAIN_FIRST
+            self._bell = True
+        if not (done.why or self._ledger.refused) and (again or claimed):
+            self._access.healed()
+
     def _looked(self) -> list[Demand]:
         """What to claim now; the next look is due again. A turn that only writes puts no look off."""
         self._bell = False
         self._look_at = self._access.clock.steady + POLL * random.uniform(0.8, 1.2)
-        return self._demands.composed(self._access.clock.steady) if self.claims else []
+        if not self.claims or len(self._ledger.refused) >= MOST_REFUSED:
+            return []
+        return self._demands.composed(self._access.clock.steady)
 
     def _answer(self, answers: list[Answer]) -> None:
         self._unanswered = []
         for put, receipts, error in answers:
             put.done(receipts, error)
 
-    def _tell(self, batch: Batch, turned: Turned) -> None:
+    def _tell(self, batch: Batch, done: Done) -> None:
+        turned, refused = done.turned, done.refused
         stale, kept, granted = set(turned.stale), set(turned.kept), set(turned.granted)
-        for stage, tell_kept in batch.stages:
-            tell_kept(Held(stage.id, stage.fence) in kept)
+        for asked in batch.stages:
+            held = Held(asked.stage.id, asked.stage.fence)
+            if held in refused:
+                self._ledger.refuse([], [asked])
+            else:
+                asked.kept(held in kept)
         for lock, tell_granted in batch.locks:
             tell_granted(Held(lock.id, lock.fence) in granted)
         for report in batch.reports:
             late = [Held(one.id, one.fence) for one in report.settlements] if stale else []
-            self._ends.settled(report, [held for held in late if held in stale])
+            late = [held for held in late if held in stale]
+            waiting = report.waiting(refused) if refused else None
+            if waiting is not None:
+                report = self._halved(report, waiting, late)
+            self._ends.settled(report, late)
+
+    def _halved(self, report: Report, waiting: Report, late: list[Held]) -> Report:
+        """Its written half; it is answered with the other one."""
+        if report.stored is not None:
+            waiting = waiting._replace(stored=partial(_with_others, report.stored, late))
+        self._ledger.refuse([waiting])
+        left = {Held(one.id, one.fence) for one in waiting.settlements}
+        return Report([one for one in report.settlements if Held(one.id, one.fence) not in left])
 
     def _claimed(self, demands: Sequence[Demand], turned: Turned) -> None:
         tasks = [task for claim in turned.claimed for task in claim]
@@ -154,3 +202,7 @@ class Turnkeeper:
     def _give_up_puts(self) -> None:
         for put in self._ledger.overdue_puts(self._access.clock.steady - PATIENCE):
             put.done([], f"the store has not answered for {PATIENCE:g} s; whether they are stored is not known")
+
+
+def _with_others(stored: Callable[[list[Held]], None], before: list[Held], late: list[Held]) -> None:
+    stored([*before, *late])

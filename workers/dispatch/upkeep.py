@@ -6,7 +6,7 @@ All of it is in small steps, one after the other, so that it never holds up a tu
 import asyncio
 import logging
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Enlist
@@ -27,6 +27,7 @@ COURTESY = 10.0  # seconds after the store was away: other hosts may come back, 
 SWEEP, SWEEP_BUSY = 5.0, 60.0  # seconds between two, in idle moments and at the latest
 SWEEP_SOON, SWEEP_ON = 0.05, 0.5  # the same, while there is more to do
 SWEPT = 200
+WAITED = 500  # messages whose end is looked for at once
 
 logger = logging.getLogger("bkd.dispatch")
 
@@ -117,9 +118,14 @@ class Upkeep:
         await self._engine.declare()
         if self._access.clock.steady >= self._polite_until:
             await self._bury_hosts()
-        if self._waiters:
-            ids = self._waiters.ids
-            for row in await self._access.run(lambda store, _now: store.ended(ids)):
+        await self._look_for_ends()
+
+    async def _look_for_ends(self) -> None:
+        """What has ended without this dispatcher, and is waited for here. In pieces, for turns go on between two."""
+        ids = self._waiters.ids
+        for first in range(0, len(ids), WAITED):
+            piece = ids[first : first + WAITED]
+            for row in await self._access.run(lambda store, _now, piece=piece: store.ended(piece)):  # type: ignore[misc]
                 self._waiters.ended(row.id, row.state, row.result, row.reason)
 
     async def _renew(self) -> None:
@@ -157,6 +163,9 @@ class Upkeep:
         if any(orphan.kind not in self._settler.policies for orphan in orphans):
             self._settler.policies = await self._access.run(lambda store, _now: store.policies())
         self._settler.orphaned(orphans)
+        for host, leases in Counter(orphan.node.partition("/")[0] for orphan in orphans).items():
+            text = f"{host} was not heard of in time: what it was running ({leases} leases) is settled here"
+            self._alarms.tell("node-lost", text, about=host)
 
     async def _sweep(self) -> None:
         """In idle moments, and in busy ones not much later."""

@@ -12,7 +12,7 @@ class Waiters:
     """By message. Each is told state, result and reason, once."""
 
     def __init__(self) -> None:
-        self._by_id: defaultdict[int, list[Told]] = defaultdict(list)
+        self._by_id: defaultdict[int, dict[Told, None]] = defaultdict(dict)
 
     def __bool__(self) -> bool:
         return bool(self._by_id)
@@ -24,13 +24,12 @@ class Waiters:
 
     def add(self, id: int, told: Told) -> None:
         """Wait for the end of this one."""
-        self._by_id[id].append(told)
+        self._by_id[id][told] = None
 
     def remove(self, id: int, told: Told) -> None:
         """Wait no more; fine when it was told already."""
-        waiting = self._by_id.get(id, [])
-        if told in waiting:
-            waiting.remove(told)
+        waiting = self._by_id.get(id, {})
+        waiting.pop(told, None)
         if not waiting:
             self._by_id.pop(id, None)
 
@@ -41,5 +40,5 @@ class Waiters:
 
     def ended(self, id: int, state: str, result: bytes, reason: str) -> None:
         """This message has come to its end."""
-        for told in self._by_id.pop(id, []):
+        for told in self._by_id.pop(id, {}):
             told(state, result, reason)

@@ -1,12 +1,13 @@
 """What `enqueue` is told, made into a message. Values only."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import msgspec
+from msgspec.structs import replace
 
-from ...ipc.durable.guid import new_guid
+from ...ipc.durable.guid import new_guid, new_guids
 from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, PRIORITY, Conflict, NewMessage, Routing
 from ...ipc.errors import RefusedError
 from ...ipc.units import parse_duration
@@ -56,18 +57,30 @@ class Options(TypedDict, total=False):
     routing: Routing
 
 
+def drafts(kind: Kind, many: Iterable[Any], now: int, options: Options) -> list[NewMessage]:
+    """A message for each of these arguments, as by `draft`; what is the same for all is looked at once."""
+    pattern, bodies = draft(kind, None, now, options), [_body(args) for args in many]
+    _check_size(pattern.kind, "arguments", max(map(len, bodies), default=0), MOST_ARGS)
+    guids = [pattern.guid] * len(bodies) if options.get("guid") else new_guids(len(bodies))
+    return [replace(pattern, args=body, guid=guid) for body, guid in zip(bodies, guids, strict=True)]
+
+
 def draft(kind: Kind, args: Any, now: int, options: Options) -> NewMessage:
     """The message; `now` in ms of UTC. Raises RefusedError for what no store would take, TypeError for arguments that
     JSON does not know."""
     name = kind if isinstance(kind, str) else getattr(kind, "kind", "")
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{kind!r} is no kind of message: give its name, or a function decorated with @handler")
-    body = b"{}" if args is None else _encode(args)
+    body = _body(args)
     payload = options.get("payload", b"")
     _check_size(name, "arguments", len(body), MOST_ARGS)
     _check_size(name, "payload", len(payload), MOST_PAYLOAD)
     message = _drafted(name, body, payload, now, options)
     return _valid(message) if options or len(name) > SURE or not name.isascii() else message
+
+
+def _body(args: Any) -> bytes:
+    return b"{}" if args is None else _encode(args)
 
 
 def _drafted(name: str, body: bytes, payload: bytes, now: int, options: Options) -> NewMessage:
@@ -94,7 +107,7 @@ def _valid(message: NewMessage) -> NewMessage:
     """The message, if all that was said of it is of the right type and can be sent: one that cannot would take others
     with it that are put at the same time. Raises RefusedError."""
     try:
-        data = _pack(msgspec.structs.replace(message, args=b"", payload=message.payload[:1]))
+        data = _pack(replace(message, args=b"", payload=message.payload[:1]))
         _unpack(data)
     except (msgspec.MsgspecError, UnicodeError, OverflowError, TypeError) as error:
         raise RefusedError(f"{message.kind[:SURE]!r} cannot be stored like this: {error}") from error
@@ -125,7 +138,7 @@ def _deadline(given: Duration | datetime.datetime, now: int) -> int:
 def _routing(options: Options) -> Routing:
     given = {name: options[name] for name in ("tracking_id", "parent_id") if name in options}
     routing = options.get("routing", Routing())
-    return msgspec.structs.replace(routing, **given) if given else routing
+    return replace(routing, **given) if given else routing
 
 
 def _check_size(kind: str, what: str, size: int, most: int) -> None:

@@ -15,7 +15,7 @@ from ...ipc.application import Application, ipc
 from ...ipc.durable.model import ENDS, NewMessage, Receipt, State
 from ...ipc.durable.wire import FRAME_GOAL, SOCKET
 from ...ipc.errors import DeadlineError, NotConnected, RefusedError
-from .draft import Kind, Options, draft
+from .draft import Kind, Options, draft, drafts
 from .postbox import MOST_IN_PUT, Postbox, weight
 
 PUT_LIMIT = 10.0
@@ -143,8 +143,7 @@ async def enqueue_many(
     kind: Kind, args: Iterable[Any], *, timeout: float = 60.0, **options: Unpack[Options]
 ) -> list[Receipt]:
     """Store a message for each of `args`, a thousand in a transaction. What is refused says so in its receipt."""
-    now = _now()
-    return await producer.put([draft(kind, some, now, options) for some in args], timeout)
+    return await producer.put(drafts(kind, args, _now(), options), timeout)
 
 
 async def end_of(message: Receipt | int, within: float = PUT_LIMIT) -> End:
@@ -168,8 +167,7 @@ def sync_enqueue_many(
     kind: Kind, args: Iterable[Any], *, timeout: float = 60.0, **options: Unpack[Options]
 ) -> list[Receipt]:
     """`enqueue_many`, waiting."""
-    now = _now()
-    return producer.wait(producer.put([draft(kind, some, now, options) for some in args], timeout), timeout)
+    return producer.wait(producer.put(drafts(kind, args, _now(), options), timeout), timeout)
 
 
 def sync_end_of(message: Receipt | int, within: float = PUT_LIMIT) -> End:

@@ -7,7 +7,7 @@ from ...ipc.durable.policy import KindPolicy
 from ...ipc.units import format_duration
 from ..store.protocol import Control, Row, Story, Tally
 from .documents import most_attempts, stage, when
-from .pages import paused
+from .pages import clean, paused
 
 ENDED = {
     Dead.EXHAUSTED: "it was tried as often as it may be",
@@ -53,7 +53,7 @@ def _running(row: Row, now: int) -> list[str]:
     if row.cancelling:
         lines.append("it was asked to end")
     if row.progress:
-        lines.append(f"it said: {row.progress.decode(errors='replace')[:200]}")
+        lines.append(f"it said: {clean(row.progress, 200)}")
     return lines
 
 
@@ -61,7 +61,7 @@ def _dead(told: Story, now: int) -> list[str]:
     row = told.row
     lines = [f"it will not run again by itself ({row.reason}): {_meaning(row.reason)}, {_ago(row.finished, now)}"]
     if row.error:
-        lines.append(f"the last error: {row.error[:500]}")
+        lines.append(f"the last error: {clean(row.error.encode(errors='replace'), 500)}")
     lines.append(f"it ran {_times(row.counters.runs)}{_crashes(row.counters.crashes)}")
     lines.append(f"`bkd message show {row.id}` has every attempt, `bkd message retry {row.id}` runs it again")
     return lines
@@ -99,7 +99,7 @@ def _waiting(told: Story, around: Surroundings) -> list[str]:
         others = f"; {ahead} of its kind are queued" if ahead > 1 else ""
         lines.append(f"it is due since {_ago(row.due or row.created, now)} and waits for a free executor{others}")
     if row.error:
-        lines.append(f"its last run ended with: {row.error[:500]}")
+        lines.append(f"its last run ended with: {clean(row.error.encode(errors='replace'), 500)}")
     return lines
 
 

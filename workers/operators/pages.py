@@ -44,7 +44,7 @@ def loops(rows: list[Row], policies: dict[str, KindPolicy], now: int, width: int
         return "no loops\n"
     header = ("ID", "KIND", "RUNS", "STATE", "NEXT", "ARGS", "LAST ERROR")
     lines = [
-        (str(row.id), row.kind, str(row.counters.runs), row.state, _next(row, now), _clean(row.args), _error(row))
+        (str(row.id), row.kind, str(row.counters.runs), row.state, _next(row, now), clean(row.args), _error(row))
         for row in rows
     ]
     return columns(header, lines, width)
@@ -80,9 +80,9 @@ def page(told: Story, why: list[str], policies: dict[str, KindPolicy], now: int)
         ("created", f"{when(row.created)}, {_span(now - row.created)} ago"),
         ("due", when(row.due) if row.due > now else None),
         ("deadline", when(row.deadline)),
-        ("args", _clean(row.args, 2000)),
+        ("args", clean(row.args, 2000)),
         ("payload", f"{row.payload:,} bytes" if row.payload else None),
-        ("result", _clean(row.result, 2000) if row.result else None),
+        ("result", clean(row.result, 2000) if row.result else None),
         ("key", row.key),
         ("unique", row.unique),
         ("tracking", row.tracking_id),
@@ -110,7 +110,7 @@ def _line(row: Row, policies: dict[str, KindPolicy], now: int) -> tuple[str, ...
         str(row.counters.runs),
         _span(now - row.created),
         _next(row, now),
-        _clean(row.args),
+        clean(row.args),
     )
 
 
@@ -145,8 +145,10 @@ def _history(attempts: list[Attempt], policy: KindPolicy | None, now: int) -> st
         moment = when(one.started or one.ended)
         lines.append(f"    {one.number}. {moment} {name} on {one.worker}: {one.result}{took}{late}\n")
         if one.text or one.code:
-            lines.append(f"       {f'{one.code}: ' if one.code else ''}{_clean(one.text.encode(), 500)}\n")
-        lines.extend(f"       | {line}\n" for line in one.stack.splitlines()[-12:])
+            lines.append(
+                f"       {f'{clean(one.code.encode())}: ' if one.code else ''}{clean(one.text.encode(), 500)}\n"
+            )
+        lines.extend(f"       | {clean(line.encode(errors='replace'), 500)}\n" for line in one.stack.splitlines()[-12:])
     return "".join(lines)
 
 
@@ -165,7 +167,7 @@ def paused(control: Control | None, now: int) -> str:
     """By whom, since when and why."""
     if control is None or not control.at:
         return "paused"
-    why = f": {_clean(control.reason.encode(), 200)}" if control.reason else ""
+    why = f": {clean(control.reason.encode(), 200)}" if control.reason else ""
     return f"paused by {control.by} {_span(now - control.at)} ago{why}"
 
 
@@ -177,10 +179,19 @@ def _remark(tally: Tally, control: Control | None, now: int) -> str:
 
 
 def _error(row: Row) -> str:
-    return _clean(row.error.encode(), 200)
+    return clean(row.error.encode(), 200)
 
 
-def _clean(body: bytes, most: int = 120) -> str:
+def harmless(text: str) -> str:
+    """The same lines, without what a terminal would obey."""
+    return text if text.isascii() and text.replace("\n", "").isprintable() else "".join(map(_harmless, text))
+
+
+def _harmless(letter: str) -> str:
+    return letter if letter == "\n" or letter.isprintable() else " "
+
+
+def clean(body: bytes, most: int = 120) -> str:
     """One line that does nothing to a terminal."""
     text = "".join(c if c.isprintable() else " " for c in body.decode(errors="replace"))
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -60,7 +60,7 @@ class Request:
 
     def answer(self, document: Any, text: str, code: int = 0, err: str = "") -> Answered:
         """The end: the document or the text."""
-        out = msgspec.json.encode(document).decode() + "\n" if self.json else text
+        out = msgspec.json.encode(document).decode() + "\n" if self.json else pages.harmless(text)
         while len(out) > PIECE:
             self._say(Said(self.ask.number, out[:PIECE]))
             out = out[PIECE:]

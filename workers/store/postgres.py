@@ -25,14 +25,15 @@ from .statements import statements
 class PostgresStore(Store):
     """The store that an url names. Any number of hosts may use it at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seen_from: str = "") -> None:
+        """`seen_from`: see instance.py; by default that of this process."""
         where, sql = address(url), statements(ENGINE)
         self._url = url
         self._turning, self._asking = Link(where, TURNS), Link(where, VERBS)
         self._sql = sql
         self._schema = Schema(self._asking, sql)
         self._kinds = Kinds(self._turning, sql)
-        self._nodes = Nodes(self._turning, sql)
+        self._nodes = Nodes(self._turning, sql, seen_from)
         self._turns = Turns(self._turning, sql, self._kinds)
         self._enqueuing = Enqueuing(self._turning, sql, self._kinds)
         self._queries = Queries(self._asking, sql)
@@ -95,7 +96,8 @@ class PostgresStore(Store):
         return self._turns.turn(turn)
 
     def enqueue(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
-        self._turns.look_again()
+        if any(message.delay or message.due for message in messages):
+            self._turns.look_again()
         return self._enqueuing.enqueue(messages, now, loud=not self._nodes.alone)
 
     def payload(self, id: int) -> bytes:

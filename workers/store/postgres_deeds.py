@@ -62,7 +62,8 @@ class Deeds:
         with self._link.session() as db:
             removed = self._ids(db, "delete_ended", ids=numbers(self._outlived(db, policies, now, limit)))
             db.execute(self._sql["forget_deadlines"], {"now": now})
-            db.execute(self._sql["sweep_executors"], {"before": now - EXECUTOR_MS})
+            for name in ("sweep_executors", "sweep_nodes"):
+                db.execute(self._sql[name], {"before": now - EXECUTOR_MS})
             self._drop_locks(db, limit)
         return Swept(expired, alerted, len(removed))
 

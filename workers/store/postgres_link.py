@@ -6,10 +6,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import conninfo, errors, sql
 from psycopg.abc import PQGen
 
 from .protocol import StoreAway, StoreError
@@ -54,11 +54,15 @@ FOREVER = (
     errors.InvalidAuthorizationSpecification,
     errors.InvalidCatalogName,
 )
+NO_URL = (
+    "[store] url is none of PostgreSQL: percent-encode what is special in user and password (@ is %40, / is %2F, ? is "
+    "%3F, % is %25), and give parameters of libpq alone"
+)
 REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 
 
 class Address(NamedTuple):
-    """Where a store is: an url for libpq, and the schema in it."""
+    """Where a store is: what libpq is told, with the password in it, and the schema there."""
 
     conninfo: str
     schema: str
@@ -70,14 +74,27 @@ class Address(NamedTuple):
 
 
 def address(url: str) -> Address:
-    """The store that an url names; `?schema=` is ours, all else is libpq's. Raises StoreError for one that is none."""
-    parts = urlsplit(url)
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    """The store that an url names; `?schema=` is ours, all else is libpq's. Raises StoreError for one that is none; no
+    part of it is repeated, for where something is not encoded a piece of the password passes for the host."""
+    place, _, query = url.partition("?")
+    given = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     schema = given.pop("schema", SCHEMA)
+    named = {"application_name": f"bkd:{socket.gethostname()}:{os.getpid()}"}
+    try:
+        told = conninfo.conninfo_to_dict(f"{place}?{urlencode(given, quote_via=quote)}")
+    except (psycopg.Error, ValueError):
+        raise StoreError(NO_URL) from None
+    if not _is_whole(place, told):
+        raise StoreError(NO_URL)
     if not schema.isidentifier() or schema != schema.lower() or len(schema) > 50:
         raise StoreError("the schema of the store is a word of small letters: correct ?schema= in the url")
-    named = {"application_name": f"bkd:{socket.gethostname()}:{os.getpid()}"}
-    return Address(urlunsplit(parts._replace(query=urlencode(LIFE | named | given))), schema)
+    return Address(conninfo.make_conninfo("", **LIFE | named | told), schema)
+
+
+def _is_whole(place: str, told: Mapping[str, Any]) -> bool:
+    """Whether user, password and host were parted where they were meant to be."""
+    ports = str(told.get("port", "")).split(",")
+    return place.count("@") <= 1 and "@" not in str(told.get("dbname", "")) and all(not p or p.isdigit() for p in ports)
 
 
 class ClashError(StoreAway):

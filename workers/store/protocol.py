@@ -25,7 +25,8 @@ class StoreAway(BkdError):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """A host with its dispatcher. `number` identifies it in leases; `generation` grows with each dispatcher."""
+    """A host with its dispatcher. `number` identifies it in leases; `generation` grows with each dispatcher. Two hosts
+    that share a name by mistake are two nodes."""
 
     number: int
     name: str

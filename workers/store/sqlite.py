@@ -54,6 +54,7 @@ class SqliteStore(Store):
 
     def renew(self, node: int, now: int, until: int) -> Renewal:
         self._db.refuse_swapped()
+        self._db.lengthen()
         with self._db.writing(lasting=False):
             return sqlitenodes.renew(self._db, node, until)
 

@@ -19,7 +19,7 @@ def enqueue(db: Database, messages: Sequence[NewMessage], now: int) -> list[Rece
     """Store them, in their order; a receipt for each."""
     if not messages:
         return []
-    first = _numbers(db, len(messages))
+    first = db.numbers.take(len(messages))
     receipts: dict[int, Receipt] = {}
     batch = _Batch(now)
     for id, message in enumerate(messages, first):
@@ -163,12 +163,6 @@ def found(db: Database, id: int) -> Receipt:
     """The receipt of a message that is there already."""
     guid, state = db.run("guid_and_state", {"id": id}).fetchall()[0]
     return Receipt(id, guid, created=False, state=State(state))
-
-
-def _numbers(db: Database, count: int) -> int:
-    """The first of so many new numbers."""
-    (after,) = db.run("next_numbers", (count,)).fetchall()[0]
-    return int(after) - count
 
 
 def _seen(db: Database, receipts: dict[int, Receipt]) -> dict[int, Receipt]:

@@ -7,6 +7,7 @@ opened anew with the next transaction.
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
@@ -18,12 +19,15 @@ from .migrations import Step, missing, refuse_old, steps
 from .protocol import StoreAway, StoreError
 from .sqlitefile import StoreFile
 from .sqlitekinds import Kinds
+from .sqlitenumbers import Numbers
 from .statements import statements
 
 BUSY_MS = 5_000
 CHECKPOINT_PAGES = 4_000
 CACHE_KIB = 32_000
 WAL_BYTES = 64 * 1024 * 1024
+USUAL_BYTES = (CHECKPOINT_PAGES + 200) * (4096 + 24)  # of a log that begins again at CHECKPOINT_PAGES
+LIVED = 1.0  # seconds: a store that is open no longer has no use for a long log
 
 Values = Sequence[Any] | Mapping[str, Any]
 
@@ -55,6 +59,7 @@ class Database:
     def __init__(self, file: StoreFile) -> None:
         self.file = file
         self.kinds = Kinds(self)
+        self.numbers = Numbers(self)
         self._sql = statements("sqlite")
         self._steps = steps("sqlite")
         self._writer: apsw.Connection | None = None
@@ -62,6 +67,8 @@ class Database:
         self._at: apsw.Connection | None = None
         self._lasting = True
         self._inode = 0
+        self._connected_at = 0.0
+        self._is_long = False
 
     def open(self) -> None:
         """Take the file; a new one gets its tables. Raises StoreError and StoreAway as Store.open says, and has let go
@@ -101,7 +108,7 @@ class Database:
                 yield
                 connection.execute("COMMIT")
             except BaseException:
-                self.kinds.forget()
+                self._forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -174,6 +181,12 @@ class Database:
         with self._translated():
             (self._writer or self._connected()).wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
+    def lengthen(self) -> None:
+        """Make the log as long as it gets, once, when the store has been open for a while."""
+        if self._writer is not None and not self._is_long and time.monotonic() > self._connected_at + LIVED:
+            self._is_long = True
+            self.file.lengthen_log(USUAL_BYTES)
+
     def _taken(self) -> list[str]:
         self.file.take()
         with self.writing():
@@ -208,6 +221,7 @@ class Database:
         self._inode = os.stat(self.file.path).st_ino
         os.chmod(self.file.path, 0o600)
         self._writer, self._lasting = connection, True
+        self._connected_at, self._is_long = time.monotonic(), False
         return connection
 
     def _reading(self) -> apsw.Connection:
@@ -233,8 +247,12 @@ class Database:
             self._drop()
             raise StoreError(f"{self.file.path} cannot be used: {_said(error)}") from error
 
-    def _drop(self) -> None:
+    def _forget(self) -> None:
         self.kinds.forget()
+        self.numbers.forget()
+
+    def _drop(self) -> None:
+        self._forget()
         for connection in (self._reader, self._writer):
             if connection is not None:
                 connection.close(True)

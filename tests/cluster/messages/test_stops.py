@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ..cluster import kill, until
+from ..cluster import alive, kill, until
 from .project import JOBS, slowly
 
 TERM, QUIT, INT = signal.SIGTERM, signal.SIGQUIT, signal.SIGINT
@@ -146,3 +146,40 @@ def test_a_recycled_executor_leaves_between_messages(stored):
     assert len(cluster.runs(*ids)) == 400
     assert len({run["pid"] for run in cluster.runs(*ids)}) > 1
     assert cluster.query("SELECT count(*) AS n FROM attempt WHERE result <> 'ok'") == [{"n": 0}]
+
+
+def test_a_dispatcher_that_dies_meanwhile_is_replaced_and_ends_last(stored):
+    cluster = stored(concurrency=1, drain="2s", term="500ms")
+    (short,) = cluster.add("nap", {"seconds": 1})
+    (stuck,) = cluster.add("block", {"seconds": 60})
+    cluster.started(short)
+    cluster.started(stuck)
+    kill(cluster.process.pid, TERM)
+    until(lambda: cluster.events("stop-asked"))
+    kill(cluster.dispatcher)
+
+    assert cluster.exit_code() == 3
+    until(lambda: not cluster.processes())
+    assert cluster.query("SELECT message_id, state FROM done") == [{"message_id": short, "state": "succeeded"}]
+    assert counters(cluster, stuck) == [("queued", 1, 0, 0)]
+    assert cluster.query("SELECT * FROM lease") == []
+    assert cluster.events("worker-exited")[-1]["slot"] == "dispatcher.1"
+
+
+def test_who_kills_at_once_loses_nothing_that_was_reported(stored):
+    """The dispatcher stands still when it is told, and while everybody else gets SIGKILL."""
+    cluster = stored()
+    (id,) = cluster.add("nap", {"seconds": 0.3})
+    cluster.started(id)
+    dispatcher, executors = cluster.dispatcher, cluster.pids("jobs")
+    kill(dispatcher, signal.SIGSTOP)
+    until(lambda: cluster.runs(id, event="end"))
+    kill(cluster.process.pid, TERM)
+    until(lambda: cluster.events("worker-retired"))
+    kill(cluster.process.pid, TERM)
+    until(lambda: not any(map(alive, executors)))
+    kill(dispatcher, signal.SIGCONT)
+
+    assert cluster.exit_code(5.0) == 3
+    assert cluster.query("SELECT state, attempts FROM done") == [{"state": "succeeded", "attempts": 1}]
+    assert cluster.query("SELECT * FROM lease") == []

@@ -1,5 +1,5 @@
 """Everything dies, over and over, while messages run: none is lost, and no more runs are repeated than there were
-deaths of executors. Long tests; they say in the end what the store finds wrong with itself."""
+deaths. Long tests; they say in the end what the store finds wrong with itself."""
 
 import random
 import time
@@ -38,14 +38,13 @@ def settle(cluster, kind, limit=120.0):
     return cluster.tally(kind)
 
 
-def check(cluster, kind, ids, killed, *, held):
-    """No message is lost, each lease ran once, no more runs than these deaths may cost, the store in order. `held`: how
-    many an executor may have been running."""
+def check(cluster, kind, ids, most):
+    """No message is lost, at most so many runs were repeated, and the store is in order."""
     runs = cluster.runs(*ids)
     extra = len(runs) - len(ids)
-    print(f"{len(ids)} messages, {extra} extra runs, killed: {killed}")
+    print(f"{len(ids)} messages, {extra} extra runs of {most}")
     assert {run["id"] for run in runs} == set(ids)
-    assert extra <= killed["executor"] * held
+    assert extra <= most
     assert cluster.faults() == []
     assert cluster.tally(kind)["succeeded"] == len(ids)
 
@@ -61,7 +60,8 @@ def test_a_storm_of_deaths_of_every_kind_but_the_keeper(project, engine, seed):
     killed = storm(cluster, ["executor", "dispatcher", "master", "zygote"], 0.5, 10.0, seed)
     settle(cluster, "alone")
 
-    check(cluster, "alone", ids, killed, held=1)
+    print(killed)
+    check(cluster, "alone", ids, sum(killed.values()))
     assert sum(killed.values()) >= 10
 
 
@@ -79,7 +79,7 @@ def test_a_storm_in_which_the_keeper_dies_as_well(project):
         until(cluster.answered, 20.0)
     settle(cluster, "alone")
 
-    check(cluster, "alone", ids, {"executor": deaths}, held=1)
+    check(cluster, "alone", ids, deaths)
 
 
 def test_a_child_is_killed_every_tenth_of_a_second(project):
@@ -91,13 +91,10 @@ def test_a_child_is_killed_every_tenth_of_a_second(project):
         killed["executor"] += storm(cluster, ["executor"], 0.1, 1.0, killed["executor"])["executor"]
     settle(cluster, "nap")
 
-    done = cluster.query("SELECT state, reason, count(*) AS n FROM done GROUP BY state, reason")
-    print(done, killed)
     assert {run["id"] for run in cluster.runs(*ids)} == set(ids)
     runs = [(run["id"], run["run"]) for run in cluster.runs(*ids)]
     assert len(set(runs)) == len(runs)
-    assert sum(row["n"] for row in done) == 1000
-    assert all(row["state"] == "succeeded" or row["reason"] == "poison" for row in done)
+    assert cluster.tally("nap")["succeeded"] == 1000
     assert cluster.faults() == []
 
 
@@ -107,7 +104,7 @@ def test_a_death_at_each_moment_around_an_outcome(project, role, delay):
     """The moments at which an outcome is on its way, being written, or just stored."""
     cluster = project(jobs=JOBS).start()
     extra = 0
-    for _ in range(8):
+    for _ in range(5):
         victim = 0 if role == "executor" else cluster.everybody()[role][0]
         (id,) = cluster.add("murder", {"pid": victim, "when": "returned", "delay": delay}, delay=0.1)
         assert cluster.end(id, 20.0)["state"] == "succeeded"
@@ -115,7 +112,7 @@ def test_a_death_at_each_moment_around_an_outcome(project, role, delay):
         until(lambda old=victim: renewed(cluster, old), 30.0)
 
     print(role, delay, extra)
-    assert extra <= (8 if role == "executor" else 0)
+    assert extra <= (5 if role == "executor" else 0)
     assert cluster.faults() == []
 
 
@@ -143,4 +140,4 @@ def test_a_death_during_a_stop(project, role):
     cluster.start()
     settle(cluster, "nap")
 
-    check(cluster, "nap", ids, {"executor": 0 if role == "master" else 2}, held=10)
+    check(cluster, "nap", ids, 0 if role == "master" else 2 * 10)

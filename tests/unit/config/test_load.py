@@ -469,3 +469,9 @@ def test_any_garbage_is_a_config_or_faults(tmp_path, content):
 def test_deep_tables_are_faults_not_crashes(faults):
     assert faults("x" + ".x" * 3000 + " = 1")
     assert faults(f"{WEB}env{'.x' * 3000} = 1\n[when.host.h1{'.x' * 3000}]")
+
+
+@pytest.mark.parametrize("number", [0, 10_001, 10**9])
+def test_concurrency_has_its_bounds(faults, number):
+    [line] = faults(f'[workers.a]\nkind = "messages"\nhandlers = ["a.b"]\nconcurrency = {number}\n')
+    assert line == f"bkd.toml: workers.a.concurrency: expected a whole number from 1 to 10000, found {number}"

@@ -62,7 +62,7 @@ async def gate(context: Context, gate: str) -> str:
     return gate
 
 
-@handler("nap", retry=SOON)
+@handler("nap", retry=SOON, max_crashes=1000)
 async def nap(context: Context, seconds: float) -> float:
     with recorded(context):
         await asyncio.sleep(seconds)

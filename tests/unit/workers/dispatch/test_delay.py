@@ -39,6 +39,11 @@ def test_jitter_stays_within_its_share_and_below_the_cap(schedule, retry, chance
     assert middle * (1 - schedule.jitter) - 0.001 <= delay <= min(middle * (1 + schedule.jitter), schedule.cap) + 0.001
 
 
+def test_a_calendar_that_goes_back_is_now():
+    assert due(Calendar(-(10**6), "month"), 1, NOW, 0.5) == NOW
+    assert due(Calendar(-1, "day"), 1, NOW, 0.5) == NOW
+
+
 def test_the_millionth_retry_does_not_overflow():
     assert due(Exponential(factor=1e300), 10**6, NOW, 0.5) == NOW + 3_600_000
 

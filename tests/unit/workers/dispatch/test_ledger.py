@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from bkd.ipc.durable.model import Counters, NewMessage, Settlement, State
 from bkd.ipc.durable.wire import Held
-from bkd.workers.dispatch.ledger import MOST_PUT, MOST_SETTLED, Ledger, Put, Report
+from bkd.workers.dispatch.ledger import MOST_PUT, MOST_SETTLED, Ledger, Put, Report, StageToKeep
+from bkd.workers.store.protocol import Stage
 
 
 def settlements(count: int, first: int = 1) -> list[Settlement]:
@@ -53,3 +54,32 @@ def test_puts_are_taken_together_and_given_up_when_they_have_waited_too_long():
 
     assert ledger.overdue_puts(2.0) == puts[:2]
     assert ledger.take_puts() == puts[2:]
+
+
+def test_what_was_refused_waits_apart_with_all_that_belongs_to_it():
+    ledger, told = Ledger(), []
+    refused, other = settlements(2)
+    held = Held(refused.id, refused.fence)
+    ledger.refuse([Report([refused])])
+    ledger.report(Report([other]))
+    ledger.report(Report([], told.append, {held}))
+
+    assert [report.settlements for report in ledger.take().reports] == [[other]]
+    assert not ledger
+    assert (ledger.refused, ledger.settling) == ({held}, {(refused.id, refused.fence)})
+
+    again = ledger.take_refused().reports
+    assert [(list(report.settlements), report.repeated) for report in again] == [([refused], set()), ([], {held})]
+    assert not ledger.refused
+
+
+def test_an_end_waits_for_its_stage():
+    ledger = Ledger()
+    [end] = settlements(1)
+    stage = StageToKeep(Stage(end.id, end.fence, 0, b"1"), lambda kept: None)
+    ledger.refuse([], [stage])
+    ledger.report(Report([end]))
+
+    assert ledger.take().reports == []
+    batch = ledger.take_refused()
+    assert (batch.stages, batch.settlements) == ([stage], [end])

@@ -10,7 +10,7 @@ from bkd.ipc.durable.wire import Cancel, Enlist, Frame, Held
 from bkd.workers.dispatch.burial import Death, buried
 from bkd.workers.dispatch.demands import AGED, MOST_CLAIMS, Demands
 from bkd.workers.dispatch.limits import NOTED, look, tell
-from bkd.workers.dispatch.roster import MOST_AHEAD, Executor, Roster
+from bkd.workers.dispatch.roster import MOST_AHEAD, MOST_CREDIT, Executor, Roster
 
 
 class Wire:
@@ -304,3 +304,25 @@ def test_the_stage_it_was_in_is_not_lost(roster, ids):
 
     assert run.now_task().stage == 1
     assert outcome is not None and outcome.stage == 1
+
+
+def test_a_boundless_credit_is_cut(roster):
+    one = executor(roster, credit=10**9)
+
+    [demand] = Demands(roster).composed(0.0)
+
+    assert one.credit == MOST_CREDIT
+    assert len(demand.holders) == MOST_CLAIMS
+
+
+def test_what_was_let_go_of_can_still_be_spoken_of(roster, ids):
+    one, other = executor(roster), executor(roster, holder=2)
+    [id] = hand(roster, ids, 1)
+    assert roster.is_held_by_another(other, Held(id, 1))
+
+    [run] = one.lose()
+
+    assert one.runs == {} and not roster.is_held_by_another(other, Held(id, 1))
+    assert roster.lost() == {Held(id, 1): run}
+    assert roster.finish(one, Outcome(id, 1, Result.OK)) is run
+    assert roster.finish(one, Outcome(id, 2, Result.OK)) is None

@@ -194,14 +194,27 @@ def test_without_a_session_it_waits_until_there_is_one_but_not_for_ever():
 
 
 def test_a_crash_is_counted_apart_and_the_third_one_is_the_last():
-    first = settle(task(), outcome(Result.LOST, text="SIGSEGV"), POLICY, NOW, 0.5)
-    third = settle(task(counters=Counters(3, 3, crashes=2)), outcome(Result.LOST, text="SIGSEGV"), POLICY, NOW, 0.5)
+    lost = outcome(Result.LOST, text="SIGSEGV", started=NOW - 4)
+    first = settle(task(), lost, POLICY, NOW, 0.5)
+    third = settle(task(counters=Counters(3, 3, crashes=2)), lost, POLICY, NOW, 0.5)
 
     assert (first.state, first.counters) == (State.RETRY_SCHEDULED, Counters(1, 1, crashes=1))
     assert NOW < first.due <= NOW + 100
     assert (third.state, third.reason, third.counters.crashes) == (State.DEAD_LETTER, Dead.POISON, 3)
     assert third.notice is not None and "SIGSEGV" in third.notice.text
     assert third.attempt is not None and third.attempt.fault == "lost"
+
+
+def test_a_lost_run_that_may_not_have_begun_is_an_attempt_and_no_crash():
+    first = settle(task(), outcome(Result.LOST), POLICY, NOW, 0.5)
+    last = settle(task(max_attempts=1), outcome(Result.LOST), POLICY, NOW, 0.5)
+
+    assert (first.state, first.counters) == (State.RETRY_SCHEDULED, Counters(1, 1))
+    assert (last.state, last.reason, last.counters.crashes) == (State.DEAD_LETTER, Dead.EXHAUSTED, 0)
+
+
+def test_what_never_began_is_due_now_even_if_the_clock_was_set_back():
+    assert unbegun(task(due=NOW + 3_600_000), NOW).due == NOW
 
 
 def test_an_interrupted_run_begins_again_at_once_and_costs_nothing():

@@ -133,3 +133,12 @@ def test_a_selection_becomes_a_filter():
     assert chosen.where == (("a.b", 5),)
     assert chosen.older == 1500
     assert chosen.runs_over == 3
+
+
+def test_the_errors_of_handlers_have_no_power_over_the_terminal_either():
+    evil = "\x1b[31mred\nnext"
+    attempt = Attempt(7, 1, 1, 0, "jobs.1@h1", 12, NOW, NOW, Result.ERROR, "retryable", evil, evil, evil)
+    told = story(State.DEAD_LETTER, [attempt], reason="exhausted", error=evil, finished=NOW)
+    why = explain(told, Surroundings(POLICIES, NOW))
+    assert "\x1b" not in "".join(why) + pages.page(told, why, POLICIES, NOW)
+    assert all("\n" not in line for line in why)

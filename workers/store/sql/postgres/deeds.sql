@@ -139,8 +139,21 @@ CROSS JOIN LATERAL (
 LIMIT %(limit)s;
 
 -- name: sweep_executors
--- Executors that were not heard of for long and hold nothing.
-DELETE FROM executor AS e WHERE e.enlisted < %(before)s AND NOT EXISTS (SELECT 1 FROM lease AS l WHERE l.holder = e.id);
+-- Executors that came long ago and hold nothing, if their slot has had another one since, or their host is dead.
+DELETE FROM executor AS e
+WHERE e.enlisted < %(before)s AND NOT EXISTS (SELECT 1 FROM lease AS l WHERE l.holder = e.id)
+  AND (EXISTS (SELECT 1 FROM executor AS o WHERE o.node = e.node AND o.slot = e.slot AND o.id > e.id)
+       OR NOT EXISTS (SELECT 1 FROM node AS n WHERE n.id = e.node AND NOT n.lost));
+
+-- name: sweep_nodes
+-- Hosts that have been dead for long, and of which nothing is left: each start of a container may be another one.
+WITH gone AS (
+  DELETE FROM node AS n
+  WHERE n.lost AND n.until < %(before)s AND NOT EXISTS (SELECT 1 FROM lease AS l WHERE l.node = n.id)
+    AND NOT EXISTS (SELECT 1 FROM executor AS e WHERE e.node = n.id)
+  RETURNING id
+)
+DELETE FROM handler AS h USING gone AS g WHERE h.node = g.id;
 
 -- name: dead_locks
 -- Locks whose lease is gone.

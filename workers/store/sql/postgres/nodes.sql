@@ -4,9 +4,12 @@ SELECT clock_ms();
 
 -- name: register
 -- A dispatcher begins: a new node, or the next generation of one.
-INSERT INTO node (name, generation, until) VALUES (%(name)s, 1, %(until)s)
-ON CONFLICT (name) DO UPDATE SET generation = node.generation + 1, until = excluded.until, lost = false
-RETURNING id, generation;
+INSERT INTO node (name, instance, generation, until) VALUES (%(name)s, %(instance)s, 1, %(until)s)
+ON CONFLICT (name, instance) DO UPDATE SET generation = node.generation + 1, until = excluded.until, lost = false
+RETURNING id, generation, EXISTS (
+  SELECT 1 FROM node AS other
+  WHERE other.name = %(name)s AND other.instance <> %(instance)s AND NOT other.lost AND other.until >= clock_ms()
+);
 
 -- name: enlist
 -- An executor is there, or there again.
@@ -84,8 +87,12 @@ ORDER BY l.message_id;
 -- Nodes that were not renewed in time are dead from now on; nobody's clock runs ahead of the database's here.
 UPDATE node SET lost = true WHERE until < least(%(now)s, clock_ms()) AND NOT lost;
 
+-- name: lost_nodes
+-- The dead ones.
+SELECT id, generation FROM node WHERE lost ORDER BY id;
+
 -- name: orphans
--- What dead nodes hold.
+-- What dead nodes hold; looks through everything that runs.
 SELECT l.message_id, l.fence, k.name, l.holder, coalesce(e.slot, ''), coalesce(e.pid, 0), coalesce(e.start, 0), n.name,
        l.runs, l.attempts, l.crashes, l.locks, l.polls, l.auths, l.stage, m.max_attempts, l.leased, l.began,
        coalesce(m.notify, '')
@@ -100,4 +107,4 @@ LIMIT %(limit)s;
 
 -- name: leave
 -- A node ends in order: what it may have left is an orphan from now on.
-UPDATE node SET until = 0, lost = true WHERE id = %(node)s;
+UPDATE node SET lost = true WHERE id = %(node)s;

@@ -230,12 +230,15 @@ CREATE TABLE deed (
 );
 CREATE INDEX deed_message ON deed (message_id);
 
+-- `instance`: of the processes that can see each other; those of another host that has the same name cannot.
 CREATE TABLE node (
   id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  name       text COLLATE "C" NOT NULL UNIQUE,
+  name       text COLLATE "C" NOT NULL,
+  instance   text COLLATE "C" NOT NULL,
   generation integer NOT NULL,
   until      bigint NOT NULL,
-  lost       boolean NOT NULL DEFAULT false
+  lost       boolean NOT NULL DEFAULT false,
+  UNIQUE (name, instance)
 );
 
 CREATE TABLE executor (
