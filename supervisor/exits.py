@@ -41,11 +41,18 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         reason=end.reason,
         ago=round(now - at, 3) if now - at > LATE else 0.0,
     )
-    if end.killed and cluster.closing is not None:
-        killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid})")
+    if cluster.closing is not None and (end.killed or _is_cut_short(place)):
+        how = "" if end.killed else ", its messages were interrupted"
+        killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid}{how})")
         cluster = replace(cluster, closing=replace(cluster.closing, killed=killed))
     cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
     return _settled(cluster, place, slot, cause, at)
+
+
+def _is_cut_short(place: Place) -> bool:
+    """Whether it had messages at work until SIGTERM: one that has none leaves when it is asked."""
+    end = place.worker.ending
+    return place.group.settings.kind == "messages" and end is not None and end.step == Step.TERMED
 
 
 def spawn_failed(cluster: Cluster, event: events.SpawnFailed, now: float) -> Cluster:

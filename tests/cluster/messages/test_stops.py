@@ -79,7 +79,7 @@ def test_what_takes_too_long_is_given_back_without_counting(stored, kind):
     assert took < 0.5 + 0.5 + 4.0
     assert counters(cluster, id) == [("queued", 1, 0, 0)]
     assert cluster.query("SELECT result FROM attempt WHERE message_id = ?", id) == [{"result": "interrupted"}]
-    assert code == (0 if kind == "nap" else 3)
+    assert code == 3
 
 
 @pytest.mark.parametrize("signals", [(TERM, QUIT), slowly((TERM, TERM)), slowly((TERM, INT, TERM))])

@@ -197,6 +197,17 @@ def test_in_a_stop_the_dispatcher_is_asked_when_all_others_have_ended():
     assert [action.code for action in drive.did(actions.Leave)] == [0]
 
 
+@pytest.mark.parametrize(("waits", "code", "named"), [(0.0, 0, ()), (10.5, 3, ("jobs.1",))])
+def test_an_executor_whose_messages_were_interrupted_was_not_drained(waits, code, named):
+    """It may have ended in peace at SIGTERM: what it ran has to be run again."""
+    drive = stopping()
+    drive.later(waits)
+    drive.dies("jobs.1", 0)
+    assert tuple(entry.split()[0] for entry in drive.cluster.closing.killed) == named
+    drive.dies("dispatcher.1", 0)
+    assert [action.code for action in drive.did(actions.Leave)] == [code]
+
+
 def test_one_that_dies_in_a_stop_is_replaced_and_ends_last():
     drive = stopping()
     assert spawned(drive.dies("dispatcher.1", -9)) == [("dispatcher.1", 1)]
