@@ -80,7 +80,8 @@ class Commands:
             "why": Entry(Role.OPERATOR, self.witness.why, audits=True),
             "dump": Entry(Role.OPERATOR, self.witness.dump),
             "upgrade": Entry(Role.OWNER, self.upgrades.upgrade),
-            **{verb: Entry(Role.VIEWER, self.postmaster.relay) for verb in postmaster.LOOKS},
+            postmaster.NUMBERS: Entry(Role.VIEWER, self.postmaster.relay),
+            **{verb: Entry(Role.OPERATOR, self.postmaster.relay, audits=True) for verb in postmaster.LOOKS},
             **{verb: Entry(Role.OPERATOR, self.postmaster.relay) for verb in postmaster.DEEDS},
         }
 

@@ -26,7 +26,8 @@ from .fact import Fact, signal_name
 from .facts import WorkerExited, WorkerStarted
 from .tasks import Tasks
 
-LOOKS = tuple(f"message:{verb}" for verb in ("list", "show", "why", "stats", "loops"))
+NUMBERS = "message:stats"
+LOOKS = tuple(f"message:{verb}" for verb in ("list", "show", "why", "loops"))  # they tell what messages say
 DEEDS = (
     *(f"message:{verb}" for verb in ("add", "retry", "cancel", "clone", "pause", "resume", "limit", "purge")),
     *(f"store:{verb}" for verb in ("check", "migrate")),
