@@ -29,9 +29,14 @@ def test_a_worker_that_exits_at_once_is_tried_ever_more_rarely(prepare, watch):
     assert row["pid"] is None
     assert row["last_exit"]["code"] == 1
     master = cluster.status()["master_pid"]
+    assert min(costs(master, watch) for _ in range(3)) < COSTS * PROBE
+
+
+def costs(master, watch):
+    """CPU seconds used in one probe; on a busy machine some of it was others'."""
     before = cpu_seconds(master)
     watch(PROBE)
-    assert cpu_seconds(master) - before < COSTS * PROBE
+    return cpu_seconds(master) - before
 
 
 def test_a_slow_crash_loop_is_named(prepare):

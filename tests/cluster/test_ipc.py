@@ -93,6 +93,7 @@ def test_an_event_reaches_one_worker_or_all(use, talking):
     until(lambda: f'heard in a thread "for one, {kind}"' in talking.log("web.2"))
     until(lambda: f'heard ["price:changed", "for one, {kind}", ' in talking.log("web.2"))
 
+    until(lambda: use("broadcast", channel=":all", op="price:nothing", data=None) == {"value": [1, 6]})
     assert use("broadcast", channel=":all", op="price:changed", data=f"for all, {kind}") == {"value": [1, 6]}
     for name in ("web.1", "web.2", "wsgi.1", "wsgi.2", "ticker.1", "plain.1"):
         until(lambda name=name: f'heard in a thread "for all, {kind}"' in talking.log(name))

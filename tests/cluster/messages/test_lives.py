@@ -191,7 +191,7 @@ def test_loops_are_found_told_and_ended(cluster):
     assert sorted(one["id"] for one in all_found) == sorted(ids)
     assert [(one["id"], one["args"]) for one in found] == [(ids[0], {"document_id": 5000})]
     assert found[0]["iteration"] > 5
-    until(lambda: [event for event in cluster.events() if f"message {ids[0]} " in json.dumps(event)])
+    until(lambda: [event for event in cluster.events() if any(f"message {id} " in json.dumps(event) for id in ids)])
     cluster.message("cancel", "--kind", "looping", "--where", "document_id=5000", "--yes")
     (cluster.folder / "document-6000").touch()
     assert (cluster.end(ids[0])["state"], cluster.end(ids[1])["state"]) == ("cancelled", "succeeded")
