@@ -68,6 +68,7 @@ def _settle(spawn: Spawn) -> None:
     os.environ["BKD_TREE"] = spawn.order.tree
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     sys.argv = [spawn.load.group]
 
 

@@ -191,16 +191,22 @@ class Zygote:
         self.link.send(Forked(order.worker, pid, start_time(pid)), re=envelope.id)
 
     def _fork_twice(self, order: Fork) -> int:
-        """The worker's parent becomes the keeper (a child subreaper) when the process in the middle ends."""
+        """The worker's parent becomes the keeper (a child subreaper) when the process in the middle ends.
+
+        A SIGTERM that comes before the worker has set it back waits until then: it would be ignored, as here.
+        """
         read_end, write_end = os.pipe()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             middle = os.fork()
+            if middle == 0:
+                self._middle(order, write_end)
         except OSError:
             os.close(read_end)
             os.close(write_end)
             raise
-        if middle == 0:
-            self._middle(order, write_end)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(write_end)
         with os.fdopen(read_end, "rb") as answer:
             word = answer.read(32)

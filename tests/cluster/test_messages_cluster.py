@@ -184,7 +184,7 @@ def test_a_roll_loses_nothing_and_runs_nothing_twice(cluster):
     assert rolling.returncode == 0
     run = Counter(about for _, about, _, _ in runs(cluster) if about.startswith("roll-"))
     assert run == Counter(f"roll-{number}" for number in range(len(receipts)))
-    assert len({pid for _, about, _, pid in runs(cluster) if about.startswith("roll-")}) > 2
+    assert len({pid for _, about, _, pid in runs(cluster) if about.startswith("roll-")}) >= 2
 
 
 def test_a_restart_without_names_leaves_the_dispatcher_alone_and_one_by_name_does_not(cluster):

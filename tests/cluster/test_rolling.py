@@ -103,7 +103,7 @@ def test_a_slow_request_is_waited_for(launch):
         deploy(cluster, 2)
         restart = command(cluster, "restart", "web")
         until(lambda: releases(cluster) == [2, 2] and len([pid for pid in old if alive(pid)]) == 1)
-        assert served(cluster) == {"2"}
+        until(lambda: served(cluster) == {"2"})
         until(lambda: all(worker["uptime"] > 1.0 for worker in cluster.group("web")["workers"]))
         assert (stage(cluster), restart.poll()) == ("settling", None)
         (cluster.folder / "go").touch()

@@ -251,9 +251,9 @@ def test_a_run_directory_that_is_removed(launch):
         next_master(cluster, first)
         until(cluster.is_ready)
         assert everybody(cluster) == before
-        kill(before["web.1"])
-        until(lambda: cluster.worker("web.1")["pid"] != before["web.1"] and cluster.is_ready())
     assert traffic.failed == []
+    kill(before["web.1"])
+    until(lambda: cluster.worker("web.1")["pid"] != before["web.1"] and cluster.is_ready())
     assert cluster.events("run-dir-restored")
     assert cluster.stop().returncode == 0
     until(cluster.is_gone)
@@ -302,7 +302,8 @@ def test_a_disk_that_is_read_only(prepare):
     if subprocess.run(["mount", "--bind", cluster.run_dir, cluster.run_dir], check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", cluster.run_dir], check=True)
+        read_only = ["mount", "-o", "remount,bind,ro", cluster.run_dir]
+        until(lambda: subprocess.run(read_only, check=False).returncode == 0)  # not while something is being written
         before = everybody(cluster)
         with Traffic(cluster, "/") as traffic:
             next_master(cluster)

@@ -204,7 +204,7 @@ def test_the_terminal_is_as_before(pane):
     """After q, Ctrl-C, SIGTERM, SIGHUP, and while it is stopped by Ctrl-Z: modes, cursor and screen."""
 
     def modes():
-        pane.run("clear; echo modes=$(stty -g)=")
+        pane.run("clear; echo mo''des=$(stty -g)=")
         screen = pane.sees("modes=", "=\n")
         return screen.partition("modes=")[2].partition("=\n")[0].replace("\n", "")
 

@@ -123,8 +123,8 @@ MUTANTS = {
     ),
     "a death is told again": Mutant(
         "exits",
-        "return _settled(cluster, place, slot, cause, at)\n\n\ndef spawn_failed",
-        "return told(_settled(cluster, place, slot, cause, at), fact)\n\n\ndef spawn_failed",
+        "return _settled(cluster, place, slot, cause, at)\n\n\ndef _is_cut_short",
+        "return told(_settled(cluster, place, slot, cause, at), fact)\n\n\ndef _is_cut_short",
     ),
     "a lost release is loaded as if it were the same": Mutant("rollouts", "prints != release.prints", "False"),
     "an heir takes over at once": Mutant("rolls", "return all(worker.stale for worker in slot.staying)", "return True"),
