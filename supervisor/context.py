@@ -37,6 +37,7 @@ class Context:
     watch: bool = False
     repaced: bool = False
     remember: Callable[[], None] = lambda: None
+    note: Callable[[], None] = lambda: None
     last_trace: str = ""
     accounts: Accounts = field(default_factory=Accounts)
     door: Callable[[Credentials], Awaitable[str]] = field(init=False)

@@ -80,8 +80,11 @@ class Effects:
         """Called after each turn. What has been told, and what a worker is told now, has to be known to the next
         master, should this one die of the very next thing: one that serves and that nobody remembers would be killed
         over its requests."""
-        self.context.remember()
         orders, self._orders = self._orders, []
+        if orders:
+            self.context.remember()
+        else:
+            self.context.note()
         for order in orders:
             order()
 

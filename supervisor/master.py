@@ -170,7 +170,8 @@ class Master:
             blank=born["blank"],
             adopting=self.adopting or self.forgotten is not None,
             watch=self.options.watch,
-            remember=self._note,
+            remember=self.remember,
+            note=self._note,
             letterbox=partial(self.listeners.messages, dispatcher.path(self.run_dir)),
         )
         self.outer = Outer(self, born.get("above", {}))

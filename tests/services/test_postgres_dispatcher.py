@@ -35,13 +35,15 @@ async def test_what_one_host_stores_another_one_runs_at_once(tmp_path):
         producer, executor = await Producer.connect(tmp_path / "1"), await Executor.connect(tmp_path / "2")
         await producer.put(NewMessage("a"))
         await executor.until(lambda: executor.ran == 1)
-        begun = asyncio.get_running_loop().time()
+        clock, times = asyncio.get_running_loop().time, []
 
-        for count in range(2, 6):
+        for count in range(2, 7):
+            begun = clock()
             await producer.put(NewMessage("a"))
             await executor.until(lambda: executor.ran == count)  # noqa: B023
+            times.append(clock() - begun)
 
-        assert asyncio.get_running_loop().time() - begun < turnkeeper.POLL
+        assert sorted(times)[1] < turnkeeper.POLL / 4
 
 
 @looped

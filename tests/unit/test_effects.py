@@ -60,7 +60,7 @@ def effects(tmp_path, diary):
             letterbox=lambda *_: "",
         )
         made = Effects(context, Registry())
-        context.remember = lambda: diary.append(sorted(made.registry.workers))
+        context.remember = context.note = lambda: diary.append(sorted(made.registry.workers))
         made.registry.add(LoaderProcess("web", 1, connection=Line(diary), loaded=True))
         yield made
 
