@@ -82,8 +82,9 @@ def test_errors_come_back_as_what_they_are(use):
 
 
 def test_a_worker_that_dies_is_a_closed_call(use, talking):
+    dying = talking.worker("ticker.1")["pid"]
     assert use("call", to="ticker.1", op="price:die")["error"] == "ClosedError"
-    until(talking.is_ready)
+    until(lambda: talking.is_renewed(dying))
 
 
 def test_an_event_reaches_one_worker_or_all(use, talking):

@@ -165,10 +165,10 @@ def works_on(fleet):
 def test_a_host_that_died_is_inherited(fleet, shared_project):
     """All its processes are killed; what it was running is run by the others."""
     third = host(shared_project, "c", fleet.url)
-    ids = fleet.a.add("gate", {"gate": "heirs"}, count=24)
-    until(lambda: third.runs(*ids) and len(fleet.runs(*ids) + third.runs(*ids)) == 24)
-    until(lambda: fleet.has_begun(*ids))
+    ids = fleet.a.add("gate", {"gate": "heirs"}, count=60)
+    until(lambda: len(third.runs(*ids)) == 2 * SETTINGS["concurrency"])
     mine = {run["id"] for run in third.runs(*ids)}
+    until(lambda: fleet.has_begun(*mine))
     third.close()
     third.host = "c"
     fleet.forget(third)
@@ -178,7 +178,7 @@ def test_a_host_that_died_is_inherited(fleet, shared_project):
     assert {fleet.a.end(id, 30.0)["state"] for id in ids} == {"succeeded"}
 
     assert {run["id"] for run in fleet.runs(*ids) if run["run"] == 2} == mine
-    assert len(fleet.runs(*ids)) == 24
+    assert len(fleet.runs(*ids)) == 60
 
 
 @pytest.fixture
