@@ -17,10 +17,21 @@ class OriginFiles:
     def compared(self, release: tuple[str, int], files: Prints) -> tuple[str, str]:
         """The fingerprint of these files, and how they differ from those that this release had at first, "" when they
         do not or when these are not known."""
-        first = self._files.setdefault(release, files)
+        newest = next(reversed(self._files.values()), {})
+        first = self._files.setdefault(release, _sharing(newest, files))
         while len(self._files) > MOST_RELEASES:
             self._files.pop(next(iter(self._files)))
         return fingerprint(files), edits(first, files)
+
+
+def _sharing(known: Prints, files: Prints) -> Prints:
+    """`files`, of which nothing is held twice that is in `known` as well: of thousands a deploy changes a few."""
+    if files == known:
+        return known
+    paths = {path: path for path in known}
+    return {
+        paths.get(path, path): known[path] if known.get(path) == content else content for path, content in files.items()
+    }
 
 
 def fingerprint(files: Prints) -> str:
