@@ -36,13 +36,16 @@ class MessagesWork(Doing, frozen=True, tag="messages"):
 class DispatcherWork(Doing, frozen=True, tag="dispatcher"):
     """What the dispatcher needs to know: the store's URL, the folder that a path in it is relative to, and the name of
     its node, the same for each dispatcher of this cluster. `listeners` as for the web; `patience`: for how many seconds
-    a store that does not answer is waited for at the start."""
+    a store that does not answer is waited for at the start. `users`: who may enqueue beside the cluster's own user and
+    root; `runners`: which of these may run messages."""
 
     store: str = ""
     base: str = ""
     name: str = ""
     listeners: list[str] = []
     patience: float = 30.0
+    users: list[int] = []
+    runners: list[int] = []
 
 
 Work = WebWork | FunctionWork | MessagesWork | DispatcherWork

@@ -1,6 +1,7 @@
 """One connection to the control socket: frames, credentials of the peer, and limits that harm only the sender."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ SILENT = 5.0
 BREATH = 0.001
 UNSENT = 8 << 20
 READ = 1 << 18
+LAST = 1 << 20  # bytes that are taken of a process that is gone: copies of it may go on and on
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -94,12 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        try:
-            self._waiting.extend(self._reader.feed(bytes(self._buffer[:nbytes])))
-        except FrameError as error:
-            self.reject(str(error))
-            return
-        self._work()
+        self._take_up(bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._silent is not None:
@@ -156,6 +153,20 @@ class Connection(asyncio.BufferedProtocol):
         self._held = False
         asyncio.get_running_loop().call_soon(self._go_on)
 
+    def hear_out(self) -> None:
+        """The peer's process is gone: take up at once what it has said before that, and the loop has not read yet."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # its end the loop will see for itself
+            left = LAST
+            while left > 0 and self.is_open and (data := self._read_now()):
+                left -= len(data)
+                self._take_up(data)
+        while self._waiting and self.is_open and not self._held:
+            self._work()
+
+    def _read_now(self) -> bytes:
+        assert self.transport is not None
+        return os.read(self.transport.get_extra_info("socket").fileno(), READ)
+
     def reject(self, why: str) -> None:
         """Close it, for a reason."""
         self._waiting.clear()
@@ -204,6 +215,14 @@ class Connection(asyncio.BufferedProtocol):
         sock = self.transport.get_extra_info("socket")
         with socket.socket(fileno=os.dup(sock.fileno())) as raw:
             return data[socket.send_fds(raw, [data], list(descriptors)) :]
+
+    def _take_up(self, data: bytes) -> None:
+        try:
+            self._waiting.extend(self._reader.feed(data))
+        except FrameError as error:
+            self.reject(str(error))
+            return
+        self._work()
 
     def _work(self) -> None:
         try:

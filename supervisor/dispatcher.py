@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from ..ipc.durable.wire import SOCKET
+from ..ipc.durable.wire import letterbox
 from .cluster import Cluster, Group
 from .config.schema import Config, GroupSection
 
@@ -54,6 +54,16 @@ def is_superfluous(cluster: Cluster, group: Group) -> bool:
     return not any(other.settings.kind == "messages" for other in cluster.groups.values())
 
 
-def path(run_dir: str) -> str:
-    """Where the dispatcher listens."""
-    return f"{run_dir}/{SOCKET}"
+def listener(uid: int = -1) -> str:
+    """The name of the listener for processes of that user, -1: of bkd's own."""
+    return LISTENER if uid < 0 else f"{LISTENER}:{uid}"
+
+
+def is_listener(name: str) -> bool:
+    """Whether the dispatcher listens there."""
+    return name == LISTENER or name.startswith(f"{LISTENER}:")
+
+
+def path(run_dir: str, uid: int = -1) -> str:
+    """Where it listens for that user."""
+    return letterbox(f"{run_dir}/worker.{uid}.sock" if uid >= 0 else f"{run_dir}/control.sock")

@@ -89,9 +89,12 @@ class Effects:
             order()
 
     def ended(self, pid: int, status: int | None, at: float | None = None) -> None:
-        """The keeper reaped this pid, at a moment that it knows; strangers are none of our business."""
+        """The keeper reaped this pid, at a moment that it knows; strangers are none of our business. What it has said
+        before counts for its end, and may not have been read yet."""
         self.programs.hear(pid)
         process = self.registry.ended(pid, status or 0)
+        if process is not None and process.connection is not None:
+            process.connection.hear_out()
         if isinstance(process, LoaderProcess):
             self.loaders.ended(process, status)
         elif process is not None:

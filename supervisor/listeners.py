@@ -13,6 +13,7 @@ from ..ipc.errors import BkdError
 from .activation import is_inherited, label, meant
 from .config.address import Address, Inet, Inherited, Unix, absolute_address, parse_address
 from .dispatcher import LISTENER as MESSAGES
+from .dispatcher import is_listener, listener
 from .keeperlink import KeeperError, KeeperLink
 
 BACKLOG = 2048
@@ -26,7 +27,7 @@ class ListenError(BkdError):
 
 
 class Listeners:
-    """Descriptors by name: the text of the bind, `control`, `messages`, or `worker:UID`.
+    """Descriptors by name: the text of the bind, `control`, `worker:UID`, `messages` or `messages:UID`.
 
     `inherited` are the sockets that the keeper was started with, as `activation` calls them. They are never
     closed: what one configuration does not use the next one may.
@@ -52,13 +53,16 @@ class Listeners:
             await self._order(name, "unix", path, CONTROL_BACKLOG, 0o600)
             os.chown(path, uid, -1, follow_symlinks=False)
 
-    async def messages(self, path: str) -> None:
-        """The dispatcher's socket, for the owner only, bound anew when somebody has removed its file. Raises
-        KeeperError."""
-        if MESSAGES in self.found and not os.path.lexists(path):
-            self.close({MESSAGES})
-        if MESSAGES not in self.found:
-            await self._order(MESSAGES, "unix", path, BACKLOG, 0o600)
+    async def messages(self, path: str, uid: int = -1) -> None:
+        """The dispatcher's socket for that user only (-1: the owner), bound anew when somebody has removed its file.
+        Raises KeeperError and OSError."""
+        name = listener(uid)
+        if name in self.found and not os.path.lexists(path):
+            self.close({name})
+        if name not in self.found:
+            await self._order(name, "unix", path, BACKLOG, 0o600)
+            if uid >= 0:
+                os.chown(path, uid, -1, follow_symlinks=False)
 
     @contextlib.contextmanager
     def renewing(self, name: str) -> Iterator[None]:
@@ -121,8 +125,8 @@ class Listeners:
     def keep(self, wanted: set[str]) -> None:
         """Close every web listener but these, unless some are being reserved."""
         if not self._reserved:
-            doors = {name for name in self.found if name.startswith(DOOR)}
-            self.close(set(self.found) - wanted - doors - {CONTROL})
+            inner = {name for name in self.found if name.startswith(DOOR) or (MESSAGES in wanted and is_listener(name))}
+            self.close(set(self.found) - wanted - inner - {CONTROL})
 
     def close(self, names: set[str]) -> None:
         """Close these, here and in the keeper."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONNECT_LIMIT = 5.0
 QUICK_BOOT = 0.03
-LAST_WORD = 0.5
+LAST_WORD, FIRST_WORD = 0.5, 3.0  # seconds in which the master takes a word before the end; the first one it hears
 JOIN_LIMIT = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
 ORPHANS_DRAIN = 25.0
@@ -166,9 +166,9 @@ class Pulse:
         if self._ready:
             self._ready_by = 0.0
             os.eventfd_write(self._wake, 1)
-            self._told_ready.wait(LAST_WORD)
+            self._told_ready.wait(FIRST_WORD)
         if self._boot_error:
-            self._told_failed.wait(LAST_WORD)
+            self._told_failed.wait(LAST_WORD if self._terminated else FIRST_WORD)
         if self._terminated:
             self._told_terminated.wait(LAST_WORD)
 

@@ -5,6 +5,7 @@ chosen, and larger bodies go in parts. Who speaks is known from the socket (SO_P
 first.
 """
 
+import os
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ WIRE = 1
 FRAME_GOAL = 256 * 1024
 PART = 256 * 1024
 SOCKET = "messages.sock"  # in run_dir
+_DOOR = "worker."
 
 
 class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -313,6 +315,13 @@ _decode = msgspec.msgpack.Decoder(AnyFrame).decode
 def packed(what: Frame) -> bytes:
     """A frame as it goes over the wire; raises FrameError above the limit of `frames`."""
     return frame(_encode(what))
+
+
+def letterbox(control: str) -> str:
+    """Where the dispatcher listens for whoever finds the master at this socket: a user whose processes have a door of
+    their own (`worker.UID.sock`) has a `messages.UID.sock`, too."""
+    folder, name = os.path.split(control)
+    return os.path.join(folder, f"messages.{name.removeprefix(_DOOR)}" if name.startswith(_DOOR) else SOCKET)
 
 
 def unpacked(payload: bytes) -> AnyFrame:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from bkd.ipc.durable.model import NewMessage, Outcome, Receipt, Result, Task
+from bkd.ipc.durable.model import ENDS, NewMessage, Outcome, Receipt, Result, Task
 from bkd.ipc.durable.policy import Exponential, KindPolicy
 from bkd.ipc.durable.wire import (
     AnyFrame,
@@ -34,7 +34,7 @@ from bkd.ipc.frames import FrameReader
 from bkd.ipc.processes import start_time
 from bkd.workers.dispatch.dispatcher import Dispatcher
 from bkd.workers.dispatch.door import bound
-from bkd.workers.store.protocol import Store
+from bkd.workers.store.protocol import Store, Story
 
 LIMIT = 10.0
 AT_ONCE = Exponential(first=0.01, cap=0.02, jitter=0.0)
@@ -198,6 +198,23 @@ class Executor(Client):
 
     async def cancelled(self) -> Cancel:
         return (await self.until(lambda: self.of(Cancel)))[0]
+
+
+async def ended(dispatcher: Dispatcher, id: int) -> Story:
+    """The message's story once it has come to an end."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            found = await dispatcher.run(lambda store, _now: story(store, id))
+            if found.row.state in ENDS:
+                return found
+            await asyncio.sleep(0.005)
+
+
+def story(store: Store, id: int) -> Story:
+    """Of a message that is there."""
+    found = store.story(id)
+    assert found is not None
+    return found
 
 
 def ok(task: Task) -> Outcome:

@@ -13,7 +13,7 @@ import msgspec
 
 from ...ipc.application import Application, ipc
 from ...ipc.durable.model import ENDS, NewMessage, Receipt, State
-from ...ipc.durable.wire import FRAME_GOAL, SOCKET
+from ...ipc.durable.wire import FRAME_GOAL, letterbox
 from ...ipc.errors import DeadlineError, NotConnected, RefusedError
 from .draft import Kind, Options, draft, drafts
 from .postbox import MOST_IN_PUT, Postbox, weight
@@ -82,7 +82,7 @@ class Producer:
     def _path(self) -> str:
         if not self._ipc.path:
             raise NotConnected("this process is in no cluster: start it with bkd, or join one with ipc.connect()")
-        return os.path.join(os.path.dirname(self._ipc.path), SOCKET)
+        return letterbox(self._ipc.path)
 
     async def _there(self, postbox: Postbox, coroutine: Coroutine[Any, Any, T]) -> T:
         if running_loop() is postbox.loop:
