@@ -167,7 +167,8 @@ class Ping(Message, frozen=True):
     """Heartbeat of a worker. `lag`: the most seconds that its main loop was late since the last one, None for plain
     functions; `behind`: for how long it has not turned now; `cpu` in seconds, `rss` and `pss` in bytes (0: not measured
     yet), `oldest`: age in seconds of the oldest request in flight, `served`: requests finished since the start of a web
-    worker, 0 for functions; `late`: how often the loop was later than `lag_warn`."""
+    worker, 0 for functions; `late`: how often the loop was later than `lag_warn`; `worn`: why it is to be
+    replaced."""
 
     op = "worker:ping"
     lag: float | None = None
@@ -179,6 +180,7 @@ class Ping(Message, frozen=True):
     pss: int = 0
     late: int = 0
     behind: float = 0.0
+    worn: str = ""
 
 
 class Late(Message, frozen=True):

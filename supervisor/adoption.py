@@ -9,11 +9,12 @@ from . import events, procfs
 from .cluster import Phase, Step
 from .context import Context
 from .effects import Effects
-from .registry import Process, Registry
+from .keeperlink import KeeperError
+from .registry import LoaderProcess, Process, Registry
 from .tree import Handle, kill_tree
 from .turns import Turns
 
-EXITS_HEARD = 0.2  # seconds until what the keeper had to tell has been heard
+ANSWERS = 2  # of the keeper, which reaps between two orders: then it has told of whoever had ended before the first
 HELLO_LIMIT = 2.0
 STRAY_LIMIT = 4.0
 
@@ -40,13 +41,15 @@ class Adoption:
         self._tell_births()
         self._ask_again()
         self._adopt_programs()
-        await asyncio.sleep(EXITS_HEARD)
-        self._bury_workers()
-        self._bury_loaders(born=True)
+        ended = [process for process in self._processes() if process.pid and not _is_alive(process)]
+        loaders = [loader for loader in self.loaders if loader.pid and not _is_alive(loader)]
+        await self._hear_the_keeper()
+        self._bury_workers(ended)
+        self._bury_loaders(loaders)
         await asyncio.sleep(HELLO_LIMIT)
         self._recognize(self._children_now())
         self._bury_unborn()
-        self._bury_loaders(born=False)
+        self._bury_loaders([loader for loader in self.loaders if not loader.pid and not _is_alive(loader)])
         await self._end_strays()
 
     def _recognize(self, children: list[tuple[int, int]]) -> None:
@@ -90,17 +93,25 @@ class Adoption:
             if process is not None and process.pid and process.settings.kind == "command":
                 self.effects.programs.adopt(process, ready=worker.phase != Phase.STARTING)
 
-    def _bury_workers(self) -> None:
-        for process in self._processes():
-            if process.pid and (process.handle is None or not process.handle.alive()):
+    async def _hear_the_keeper(self) -> None:
+        """It knows how they have ended; should it be gone as well, nobody does."""
+        try:
+            for _ in range(ANSWERS):
+                await self.context.keeper.order("upgraded")
+        except KeeperError as error:
+            logger.warning("how processes have ended while no master was there is not known: {}", error)
+
+    def _bury_workers(self, ended: list[Process]) -> None:
+        """Those of whom nobody has told."""
+        for process in ended:
+            if self._is_known(process) and not process.over:
                 logger.warning("{} (pid {}) ended while no master was there", process.slot, process.pid)
                 self.effects.ended(process.pid, None)
 
-    def _bury_loaders(self, *, born: bool) -> None:
+    def _bury_loaders(self, loaders: list[LoaderProcess]) -> None:
         """Those whose process was known have ended; of the others nobody has heard in time."""
-        for loader in self.loaders:
-            is_gone = loader.handle is None or not loader.handle.alive()
-            if is_gone and bool(loader.pid) == born and self.registry.loaders.get(loader.key) is loader:
+        for loader in loaders:
+            if self.registry.loaders.get(loader.key) is loader:
                 self.effects.loaders.ended(loader, None)
 
     def _bury_unborn(self) -> None:
@@ -121,6 +132,10 @@ class Adoption:
             deadline = time.monotonic() + STRAY_LIMIT
             await kill_tree(handle, self.context.keeper_pid, mark, self.registry.pids(), deadline=deadline)
             handle.close()
+
+
+def _is_alive(process: Process | LoaderProcess) -> bool:
+    return process.handle is not None and process.handle.alive()
 
 
 def _mark(pid: int) -> str:

@@ -12,7 +12,9 @@ from .places import NoConfig, NoRunDir
 NOT_RUNNING = 4
 USAGE = 2
 SEE = {"fleet": "bkd fleet show; bkd fleet abort lets nobody else begin", "": "bkd status; bkd rollback takes it back"}
-GOES_ON = ("restart", "rollback", "reload", "upgrade", "await", "fleet")
+BULK = tuple(f"message:{verb}" for verb in ("retry", "cancel", "clone", "purge"))
+SEE |= dict.fromkeys(BULK, "bkd message stats")
+GOES_ON = ("restart", "rollback", "reload", "upgrade", "await", "fleet", *BULK)
 
 
 def ask(

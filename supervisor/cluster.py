@@ -293,13 +293,15 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Closing(msgspec.Struct, frozen=True):
-    """The whole cluster is being stopped: by whom, since when; `hasty`: straight to SIGKILL."""
+    """The whole cluster is being stopped: by whom, since when; `hasty`: straight to SIGKILL; who had to be `killed`,
+    had messages that were `interrupted`, or `survived`."""
 
     why: str
     since: float
     code: int = 0
     hasty: bool = False
     killed: tuple[str, ...] = ()
+    interrupted: tuple[str, ...] = ()
     survived: tuple[str, ...] = ()
     left: bool = False
 

@@ -9,7 +9,7 @@ import signal as signals
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -40,9 +40,11 @@ def main(arguments: list[str]) -> int:
         result = cli.main(arguments, prog_name="bkd", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(f"{error.ctx.get_help() if error.ctx else error.format_message()}\n")
+        return error.exit_code
     except click.ClickException as error:
-        command = f" {arguments[0]}" if arguments and arguments[0] in cli.commands else ""
-        sys.stderr.write(f"bkd: {error.format_message()} (see bkd{command} --help)\n")
+        sys.stderr.write(f"bkd: {error.format_message()} (see {_command(arguments)} --help)\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -54,6 +56,17 @@ def main(arguments: list[str]) -> int:
     except BkdError as error:
         return say(error)
     return result if isinstance(result, int) else 0
+
+
+def _command(arguments: list[str]) -> str:
+    """Which one was meant, as far as it is one."""
+    words, command = ["bkd"], cast(click.Command, cli)
+    for word in arguments:
+        if not isinstance(command, click.Group) or word not in command.commands:
+            break
+        command = command.commands[word]
+        words.append(word)
+    return " ".join(words)
 
 
 def _is_no_text(argument: str) -> bool:

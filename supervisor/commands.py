@@ -13,14 +13,15 @@ from loguru import logger
 
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import Finished
-from . import destination, dispatcher, events, healthy, limits, ops, port, postmaster, status
-from .audit import audited
+from . import destination, dispatcher, endings, events, healthy, limits, messagesline, ops, port, postmaster, status
+from .audit import audited, outcome
 from .cluster import Cluster, Worker
 from .deploys import Deploys
 from .desk import USAGE, Desk, Request, UsageError
 from .fact import Fact
-from .facts import CommandGiven
+from .facts import ClusterStopped, CommandGiven
 from .forensics.witness import Witness
+from .metrics.metrics import Metrics
 from .postmaster import Postmaster
 from .reconcile import exit_code
 from .reloads import Reloads
@@ -31,6 +32,7 @@ from .upgrade import Upgrades
 
 MOST_WORKERS = 10_000
 SIGN_OF_LIFE = 5.0
+BRIEFLY = 0.3  # seconds that the numbers of messages may cost somebody who asks how things are
 
 
 Handler = Callable[[Request], Awaitable[Finished]]
@@ -60,7 +62,7 @@ class Commands:
         self.postmaster = Postmaster(master)
         self._tasks = Tasks()
         self.bus: Callable[[], dict[str, Any]] = dict
-        self.metrics: Callable[[], Awaitable[str]]
+        self.metrics: Metrics
         self._stopping: list[Request] = []
         self._over: asyncio.Future[Finished] | None = None
         self.table: dict[str, Entry] = {
@@ -81,6 +83,7 @@ class Commands:
             "dump": Entry(Role.OPERATOR, self.witness.dump),
             "upgrade": Entry(Role.OWNER, self.upgrades.upgrade),
             postmaster.NUMBERS: Entry(Role.VIEWER, self.postmaster.relay),
+            postmaster.PART: Entry(Role.OPERATOR, self.postmaster.relay, audits=True),
             **{verb: Entry(Role.OPERATOR, self.postmaster.relay, audits=True) for verb in postmaster.LOOKS},
             **{verb: Entry(Role.OPERATOR, self.postmaster.relay) for verb in postmaster.DEEDS},
         }
@@ -116,7 +119,9 @@ class Commands:
             logger.exception("{} failed", request.command.verb[:40])
             finished = Finished(1, err="bkd: this is a fault of bkd; the master's log has it\n")
         if who > Role.VIEWER and (entry is None or entry.is_audited(who)):
-            self._audit(request, request.arguments, _outcome(finished))
+            self._audit(
+                request, request.arguments, outcome(request.command.verb, finished.code, finished.out, finished.err)
+            )
         request.finish(finished)
 
     def _audit(self, request: Request, given: dict[str, Any], outcome: str) -> None:
@@ -141,7 +146,8 @@ class Commands:
         cluster = master.turns.cluster
         dropped = {worker.id: exchange.dropped_of(worker.id) for _, _, worker in cluster.workers()}
         spoken = {process.worker: process.spoken for process in master.effects.registry.workers.values()}
-        beside = {"ipc": exchange.document(), "disk": master.memory.fault or None, "bus": self.bus()}
+        disk = status.disk(master.memory.fault, master.context.unlogged)
+        beside = {"ipc": exchange.document(), "disk": disk or None, "bus": self.bus()}
         make = partial(
             status.document,
             cluster,
@@ -155,15 +161,20 @@ class Commands:
 
     async def _status(self, request: Request) -> Finished:
         if request.command.render == "openmetrics":
-            return Finished(out=await self.metrics())
+            return Finished(out=await self.metrics.text())
         facts = self.document()
         if request.arguments.get("healthy"):
             orphaned = os.getppid() != self.master.keeper_pid
             return healthy.answer(facts, request.arguments, request.command.render, orphaned=orphaned)
         if request.arguments.get("history"):
             self.witness.add_history(facts)
-        text = json.dumps(facts) + "\n" if request.command.render == "json" else status.table(facts)
-        return Finished(out=text)
+        if request.command.render == "json":
+            return Finished(out=json.dumps(facts) + "\n")
+        return Finished(out=status.table(facts, await self._messages() if facts["dispatcher"] else ""))
+
+    async def _messages(self) -> str:
+        """A line about them; a store that is slow or away does not hold it up for long."""
+        return messagesline.describe(self.master.config.store.url, await self.metrics.census.latest(BRIEFLY))
 
     # -- stopping
 
@@ -183,8 +194,8 @@ class Commands:
         """Something happened: whoever waits for the stop sees it."""
         self.deploys.told(fact)
         self.postmaster.told(fact)
-        if isinstance(fact, CommandGiven):
-            return
+        if isinstance(fact, CommandGiven) or (isinstance(fact, ClusterStopped) and fact.why):
+            return  # who has asked for the stop is told in the end, and why
         for request in self._stopping:
             request.progress(fact.describe())
 
@@ -193,9 +204,8 @@ class Commands:
         closing = self.master.turns.cluster.closing
         if self._over is None or closing is None or self._over.done():
             return
-        lines = [f"bkd: had to be killed: {', '.join(closing.killed)}\n"] if closing.killed else []
-        lines += [f"bkd: survived SIGKILL: {', '.join(closing.survived)}\n"] if closing.survived else []
-        self._over.set_result(Finished(exit_code(closing), err="".join(lines)))
+        err = "".join(f"bkd: {line}\n" for line in endings.remarks(closing))
+        self._over.set_result(Finished(exit_code(closing), err=err))
 
     # -- changing
 
@@ -304,12 +314,6 @@ class Commands:
     def _workers(self, name: str) -> list[Worker]:
         slots = set(self._slots(name))
         return [worker for _, slot, worker in self._cluster.workers() if slot.name in slots]
-
-
-def _outcome(finished: Finished) -> str:
-    """For the journal, which has the rest of what happened already."""
-    lines = finished.err.strip().splitlines()
-    return "done" if finished.code == 0 else lines[-1][:300] if lines else f"exit code {finished.code}"
 
 
 def signal_number(text: str) -> int:

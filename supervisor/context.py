@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import dispatcher
 from .cluster import Release
-from .config.schema import Config
+from .config.schema import Config, PingSection
+from .duties import Admitted
 from .events import Event
 from .keeperlink import KeeperLink
 from .privileges import Accounts, Credentials
@@ -18,8 +20,9 @@ class Context:
     """One per master. `release`: a release by its group and number; `listeners`: the descriptors of bound listeners by
     name; `files`: workers log into files; `adopting`: this master took a living cluster over; `watch`: what is imported
     is to be told; `repaced`: heartbeats come at another pace than some zygotes know; `last_trace`: the newest traceback
-    of an import that failed; `accounts`: as whom groups run; `door`: the socket for such processes, set before the
-    first one is started; `letterbox`: has the socket of the dispatcher bound."""
+    of an import that failed; `unlogged`: why logs cannot be written; `accounts`: as whom groups run; `door`: the socket
+    for such processes, set before the first one is started; `letterbox`: has the dispatcher's sockets bound;
+    `admitted`: who else has one."""
 
     config: Config
     run_dir: str
@@ -39,7 +42,9 @@ class Context:
     remember: Callable[[], None] = lambda: None
     note: Callable[[], None] = lambda: None
     last_trace: str = ""
+    unlogged: str = ""
     accounts: Accounts = field(default_factory=Accounts)
+    admitted: Callable[[], dict[int, Admitted]] = dict
     door: Callable[[Credentials], Awaitable[str]] = field(init=False)
 
     @property
@@ -59,7 +64,11 @@ class Context:
 
     def pace(self, group: str) -> float:
         """Seconds between heartbeats in this group now."""
-        return self.paced(group, self.ping_period)
+        return self.paced(group, self.period(group))
+
+    def period(self, group: str) -> float:
+        """Seconds between heartbeats in this group, as its workers are told at first: a fifth of the shorter limit."""
+        return _period(dispatcher.limits(self.config.workers.get(group), self.config.ping))
 
     @property
     def tempo(self) -> tuple[float, float]:
@@ -68,7 +77,10 @@ class Context:
 
     @property
     def ping_period(self) -> float:
-        """Seconds between heartbeats: a fifth of the shorter limit."""
-        ping = self.config.ping
-        limit = min(ping.interval, ping.kill or ping.interval)
-        return min(PING_MOST, max(PING_LEAST, limit / 5))
+        """The same in groups without limits of their own."""
+        return _period(self.config.ping)
+
+
+def _period(ping: PingSection) -> float:
+    limit = min(ping.interval, ping.kill or ping.interval)
+    return min(PING_MOST, max(PING_LEAST, limit / 5))

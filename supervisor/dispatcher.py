@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ..ipc.durable.wire import letterbox
 from .cluster import Cluster, Group
-from .config.schema import Config, GroupSection
+from .config.schema import Config, GroupSection, PingSection
 
 NAME = "dispatcher"
 KIND: Literal["dispatcher"] = "dispatcher"
@@ -14,6 +14,7 @@ SLOT = "dispatcher.1"
 LISTENER = "messages"  # among the listeners of the cluster
 DRAIN = 5.0  # seconds to write what is left; when it is asked, all who run messages have ended
 MIN_READY = 1.0
+WARN, KILL = 2.0, 5.0  # seconds of silence at most: all messages wait for it, and no application makes it wait
 PATIENCE = 30.0  # seconds that a store which is away at first is waited for
 
 
@@ -34,6 +35,14 @@ def with_dispatcher(config: Config) -> Config:
         max_unavailable=1,
     )
     return replace(config, workers={NAME: section, **config.workers})
+
+
+def limits(settings: GroupSection | None, ping: PingSection) -> PingSection:
+    """How long workers with these settings may be silent, or their loop stand still. What is never to be ended for that
+    never is."""
+    if settings is None or settings.kind != KIND:
+        return ping
+    return replace(ping, interval=min(ping.interval, WARN), kill=min(ping.kill, KILL))
 
 
 def has_messages(config: Config) -> bool:

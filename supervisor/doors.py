@@ -1,4 +1,5 @@
-"""The sockets by which processes of other users reach the master: `run_dir/worker.UID.sock`, one for each user.
+"""The sockets by which processes of other users reach the master: `run_dir/worker.UID.sock`, one for each user. Those
+by which they reach the dispatcher, `messages.UID.sock`, are bound here and served there.
 
 A door takes hellos of workers, zygotes and applications, no commands, and from its user alone: the file is the user's
 (0600), and the kernel says whose the peer is. Each process is besides held to what was ordered: see `hall` for workers
@@ -9,13 +10,16 @@ import asyncio
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
 
 from ..ipc.message import Envelope
+from . import dispatcher
 from .config.schema import Config
 from .connection import Connection
+from .duties import Admitted
 from .listeners import DOOR, Listeners
 from .privileges import SPEAK, Credentials, PrivilegeError, attempt, changeable
 from .server import Server
@@ -26,8 +30,16 @@ PASSABLE = 0o011
 class Doors:
     """Made as they are needed; each stays until the cluster is over. `path`: the control socket's."""
 
-    def __init__(self, listeners: Listeners, server: Server, run_dir: str, config: Config) -> None:
+    def __init__(
+        self,
+        listeners: Listeners,
+        server: Server,
+        run_dir: str,
+        config: Config,
+        admitted: Callable[[], dict[int, Admitted]],
+    ) -> None:
         self.listeners, self.server, self.run_dir, self.config = listeners, server, run_dir, config
+        self.admitted = admitted
         self._turn = asyncio.Lock()
         self._open: set[int] = set()
 
@@ -44,11 +56,23 @@ class Doors:
             path = self._path(credentials.uid)
             if credentials.uid not in self._open:
                 self._check(credentials)
-                await self.listeners.door(credentials.uid, path)
                 self._let_pass()
+                await self.listeners.door(credentials.uid, path)
                 self._check_reach(credentials, path)
                 await self._serve(credentials.uid)
             return path
+
+    async def letterboxes(self) -> None:
+        """Have the dispatcher's sockets bound: for bkd's own user, and for each other whose processes may reach it.
+        Raises KeeperError, OSError."""
+        await self.listeners.messages(dispatcher.path(self.run_dir))
+        for uid, user in self.admitted().items():
+            try:
+                self._check(user.credentials)
+            except PrivilegeError as error:
+                logger.error("{}", error)
+                continue
+            await self.listeners.messages(dispatcher.path(self.run_dir, uid), uid)
 
     def missing(self) -> bool:
         """Whether one of them cannot be found any more."""
@@ -58,9 +82,9 @@ class Doors:
         """Those that cannot be found any more, at their places again. Raises KeeperError, OSError."""
         async with self._turn:
             for uid in [uid for uid in self._open if not os.path.lexists(self._path(uid))]:
+                self._let_pass()
                 with self.listeners.renewing(f"{DOOR}{uid}"):
                     await self.listeners.door(uid, self._path(uid))
-                self._let_pass()
                 await self._serve(uid)
 
     def _path(self, uid: int) -> str:
@@ -83,7 +107,8 @@ class Doors:
             logger.warning("{} can change {}, which is obeyed as root", credentials.name, self.config.path)
 
     def _let_pass(self) -> None:
-        """Through, but not to see what is there: everything inside has owner and mode of its own."""
+        """Through, but not to see what is there: everything inside has owner and mode of its own. Before there is a
+        door: one that is found is not looked after by the next master."""
         for folder in (Path(self.run_dir), Path(self.run_dir, "log")):
             folder.chmod(stat.S_IMODE(folder.stat().st_mode) | PASSABLE)
 

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+from loguru import logger
+
 from ..ipc.message import DispatcherWork, FunctionWork, MessagesWork, WebWork, Work
 from . import dispatcher
 from .cluster import Cluster
 from .config.schema import Config, GroupSection
-from .privileges import Accounts, Credentials
+from .privileges import Accounts, Credentials, PrivilegeError
 
 
 def trial(settings: GroupSection) -> Work:
@@ -29,10 +31,14 @@ class Admitted(NamedTuple):
 
 
 def admitted(cluster: Cluster, accounts: Accounts) -> dict[int, Admitted]:
-    """The users, by uid, as whom groups run, or will when they are taken back to a release. Raises PrivilegeError."""
+    """The users, by uid, as whom groups run, or will when they are taken back to a release that is kept."""
     found: dict[int, Admitted] = {}
     for release in (release for group in cluster.groups.values() for release in group.releases.values()):
-        credentials = accounts.of(release.settings)
+        try:
+            credentials = accounts.of(release.settings)
+        except PrivilegeError as error:
+            logger.warning("{} cannot reach the dispatcher: {}", release.settings.name, error)
+            continue
         if credentials.uid >= 0:
             known = found.get(credentials.uid, Admitted(credentials, runs=False))
             found[credentials.uid] = known._replace(runs=known.runs or release.settings.kind == "messages")

@@ -43,6 +43,7 @@ class Effects:
         self.loaders = Loaders(context, registry, self.balance, self._run)
         self.programs = Programs(context, registry, self._run)
         self.programs.gone = lambda pid: self.ended(pid, None)
+        self.loaders.reaped = self.programs.reaped = self._worker_ended
         self.leaving: Callable[[int], None] = lambda code: None
         self._orders: list[Callable[[], None]] = []
         self._do: dict[type[actions.Action], Callable[[Any], None]] = {
@@ -93,8 +94,8 @@ class Effects:
         before counts for its end, and may not have been read yet."""
         self.programs.hear(pid)
         process = self.registry.ended(pid, status or 0)
-        if process is not None and process.connection is not None:
-            process.connection.hear_out()
+        if process is not None and process.line is not None:
+            process.line.hear_out()
         if isinstance(process, LoaderProcess):
             self.loaders.ended(process, status)
         elif process is not None:
@@ -102,7 +103,7 @@ class Effects:
 
     # -- workers
 
-    def _worker_ended(self, process: Process, status: int | None, at: float | None) -> None:
+    def _worker_ended(self, process: Process, status: int | None, at: float | None = None) -> None:
         if process.over:  # told again by the keeper, or seen a second time
             return
         process.over = True
@@ -185,7 +186,8 @@ class Effects:
         """A worker has found this master: what it may not know yet."""
         context = self.context
         pace = context.pace(process.group)
-        if process.connection is not None and (context.repaced or context.adopting or pace != context.ping_period):
+        is_new = context.repaced or context.adopting or pace != context.period(process.group)
+        if process.connection is not None and is_new:
             process.connection.send(Pace(pace, context.config.ping.lag_warn))
         self.admit_again(process)
         self.ask_again(process)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from . import actions, dispatcher
-from .cluster import Cause, Cluster, Ending, Group, Phase, Step, Verdict, Worker
+from .cluster import Cause, Closing, Cluster, Ending, Group, Phase, Step, Verdict, Worker
 from .watch import Watch
 
 GATHERING = 0.5
@@ -29,6 +29,16 @@ def ending(cluster: Cluster, group: Group, worker: Worker, watch: Watch) -> Iter
         yield from _planned(cluster, group, worker, end, watch)
 
 
+def remarks(closing: Closing) -> list[str]:
+    """What did not end in peace, a line each."""
+    found = {
+        "had to be killed": closing.killed,
+        "messages were interrupted and are run again by the next start": closing.interrupted,
+        "survived SIGKILL": closing.survived,
+    }
+    return [f"{what}: {', '.join(who)}" for what, who in found.items() if who]
+
+
 def _is_hasty(cluster: Cluster) -> bool:
     return cluster.closing is not None and cluster.closing.hasty
 
@@ -47,10 +57,16 @@ def _unborn(worker: Worker, watch: Watch) -> Iterator[actions.Action]:
 def _condemned(group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:
     if end.step == Step.WANTED:
         if end.gathered or watch.due(end.since + GATHERING):
-            alone = end.verdict == Verdict.OVERDUE and group.settings.mode == "exclusive"
-            yield actions.Kill(worker.id) if alone or end.verdict in DEAF else actions.Terminate(worker.id)
+            yield actions.Kill(worker.id) if _is_deaf(group, end) else actions.Terminate(worker.id)
     elif watch.due(end.step_at + group.settings.term):
         yield actions.Kill(worker.id)
+
+
+def _is_deaf(group: Group, end: Ending) -> bool:
+    """Whether SIGTERM would be in vain: what is alone in its process is interrupted by nothing else, and the dispatcher
+    would hear of it in the loop that does not turn."""
+    alone = end.verdict == Verdict.OVERDUE and group.settings.mode == "exclusive"
+    return alone or end.verdict in DEAF or (group.settings.kind == dispatcher.KIND and end.cause == Cause.HUNG)
 
 
 def _planned(cluster: Cluster, group: Group, worker: Worker, end: Ending, watch: Watch) -> Iterator[actions.Action]:

@@ -55,7 +55,7 @@ class Terminated(Event, frozen=True):
 
 
 class Pinged(Event, frozen=True):
-    """A heartbeat came, the fields as in `cluster.Pulse`."""
+    """A heartbeat came, the fields as in `cluster.Pulse`; `worn`: why the worker itself wants to be replaced."""
 
     worker: int
     lag: float | None = None
@@ -67,6 +67,7 @@ class Pinged(Event, frozen=True):
     pss: int = 0
     late: int = 0
     behind: float = 0.0
+    worn: str = ""
 
 
 class Extended(Event, frozen=True):

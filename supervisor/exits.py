@@ -3,7 +3,21 @@
 from msgspec.structs import replace
 
 from . import backoff, breaker, death, events, rollouts, rolls
-from .cluster import Cause, Cluster, Exit, Group, Observation, Phase, Slot, Step, Sweeping, Trouble, Verdict, Worker
+from .cluster import (
+    Cause,
+    Closing,
+    Cluster,
+    Exit,
+    Group,
+    Observation,
+    Phase,
+    Slot,
+    Step,
+    Sweeping,
+    Trouble,
+    Verdict,
+    Worker,
+)
 from .facts import CrashLoop, SlotDone, SlotFailed, WorkerExited
 from .rows import Place, find, told, with_group, without_worker
 
@@ -41,12 +55,18 @@ def exited(cluster: Cluster, event: events.Exited, now: float) -> Cluster:
         reason=end.reason,
         ago=round(now - at, 3) if now - at > LATE else 0.0,
     )
-    if cluster.closing is not None and (end.killed or _is_cut_short(place)):
-        how = "" if end.killed else ", its messages were interrupted"
-        killed = (*cluster.closing.killed, f"{worker.slot} (pid {worker.pid}{how})")
-        cluster = replace(cluster, closing=replace(cluster.closing, killed=killed))
+    if cluster.closing is not None:
+        cluster = replace(cluster, closing=_noted(cluster.closing, place, end))
     cluster = told(replace(cluster, sweeps=(*cluster.sweeps, Sweeping(worker.id, worker.slot))), fact)
     return _settled(cluster, place, slot, cause, at)
+
+
+def _noted(closing: Closing, place: Place, end: Exit) -> Closing:
+    """With the one that ended now, if it did not do so in peace."""
+    name = f"{place.worker.slot} (pid {place.worker.pid})"
+    if end.killed:
+        return replace(closing, killed=(*closing.killed, name))
+    return replace(closing, interrupted=(*closing.interrupted, name)) if _is_cut_short(place) else closing
 
 
 def _is_cut_short(place: Place) -> bool:

@@ -21,6 +21,8 @@ from .rollfacts import RollMoved as RollMoved
 from .rollfacts import RollStarted as RollStarted
 from .rundirfacts import RunDirRestored as RunDirRestored
 from .rundirfacts import RunDirUnfit as RunDirUnfit
+from .stopfacts import ClusterStopped as ClusterStopped
+from .stopfacts import StopAsked as StopAsked
 from .upgradefacts import KeeperKept as KeeperKept
 from .upgradefacts import KeeperReplaced as KeeperReplaced
 from .upgradefacts import MasterUpgraded as MasterUpgraded
@@ -42,21 +44,6 @@ class ClusterStarted(Fact, frozen=True):
     line = "{app} started"
     app: str
     config: str = ""
-
-
-class ClusterStopped(Fact, frozen=True):
-    """The last process is gone; `code` is the exit code of `bkd start`."""
-
-    line = "stopped with exit code {code}"
-    code: int
-
-    def level(self) -> Level:
-        return "error" if self.code else "info"
-
-
-class StopAsked(Fact, frozen=True):
-    line = "stop asked for: {why}"
-    why: str
 
 
 class MasterStarted(Fact, frozen=True):
@@ -286,12 +273,24 @@ class GroupAdded(Group, frozen=True):
 
 
 class GroupRemoved(Group, frozen=True):
+    """`why`: what else it goes for than a configuration that has it no more."""
+
     line = "{group} is no longer in the configuration and is drained"
+    why: str = ""
+
+    def _text(self) -> str:
+        return f"{self.group} is drained: {self.why}" if self.why else super()._text()
 
 
 class WorkerWorn(Process, frozen=True):
+    """`alarming`: nobody has set this limit, something is wrong with the application."""
+
     line = "{slot} is to be replaced: {why} (pid {pid})"
     why: str
+    alarming: bool = False
+
+    def level(self) -> Level:
+        return "warning" if self.alarming else "info"
 
 
 class LimitRefused(Release, frozen=True):

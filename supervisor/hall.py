@@ -33,6 +33,8 @@ from .registry import LoaderProcess, Process, Registry
 from .roles import Role
 from .tree import Handle
 
+LONGEST_WORN = 200
+
 
 class Hall:
     """Turns what processes say into events; commands of clients go to the table. `forgotten`: workers that are no
@@ -158,5 +160,5 @@ class Hall:
 
 
 def _pinged(worker: int, ping: Ping) -> events.Pinged:
-    used = ping.rss, ping.cpu, ping.served, ping.pss, ping.late, ping.behind
+    used = ping.rss, ping.cpu, ping.served, ping.pss, ping.late, ping.behind, ping.worn[:LONGEST_WORN]
     return events.Pinged(worker, ping.lag, ping.in_flight, ping.oldest, *used)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from . import actions
+from . import actions, dispatcher
 from .cluster import Cluster, Group, Slot, Verdict, Worker
+from .config.schema import PingSection
 from .verdict import verdict
 from .watch import NEVER, Watch
 
@@ -20,29 +21,31 @@ def judge(cluster: Cluster, group: Group, slot: Slot, worker: Worker, watch: Wat
     if overdue and not slot.held:
         yield actions.Condemn(worker.id, Verdict.OVERDUE, overdue)
     elif worker.watched:
-        yield from _silent(cluster, slot, worker, watch)
+        yield from _silent(dispatcher.limits(group.settings, cluster.ping), cluster.judged_from, slot, worker, watch)
 
 
-def _silent(cluster: Cluster, slot: Slot, worker: Worker, watch: Watch) -> Iterator[actions.Action]:
-    since = max(worker.progress, cluster.judged_from)
-    quiet, warn = since + cluster.ping.interval / 2, since + cluster.ping.interval
+def _silent(
+    ping: PingSection, judged_from: float, slot: Slot, worker: Worker, watch: Watch
+) -> Iterator[actions.Action]:
+    since = max(worker.progress, judged_from)
+    quiet, warn = since + ping.interval / 2, since + ping.interval
     if not watch.due(quiet):
         return
     if worker.looked_at < quiet or (watch.due(warn) and worker.looked_at < warn):
         yield actions.Observe(worker.id)
     elif watch.due(warn):
-        yield from _late(cluster, slot, worker, since, watch)
+        yield from _late(ping, slot, worker, since, watch)
 
 
-def _late(cluster: Cluster, slot: Slot, worker: Worker, since: float, watch: Watch) -> Iterator[actions.Action]:
+def _late(ping: PingSection, slot: Slot, worker: Worker, since: float, watch: Watch) -> Iterator[actions.Action]:
     trouble = worker.trouble
     found = verdict(trouble.first, trouble.last) if trouble else Verdict.STUCK
-    kill = since + (cluster.ping.kill or NEVER) * (2 if found == Verdict.STARVED else 1)
+    kill = since + (ping.kill or NEVER) * (2 if found == Verdict.STARVED else 1)
     if trouble is None or not trouble.reported:
         yield actions.Warn(worker.id, found, watch.now - since)
     elif not watch.due(kill) or slot.held:
         return
-    elif worker.looked_at < kill or (trouble.last.traced and watch.due(worker.looked_at + cluster.ping.interval)):
+    elif worker.looked_at < kill or (trouble.last.traced and watch.due(worker.looked_at + ping.interval)):
         yield actions.Observe(worker.id)
     elif not trouble.last.traced:
         yield actions.Condemn(worker.id, found, watch.now - since)

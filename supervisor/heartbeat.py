@@ -8,7 +8,7 @@ from .facts import WorkerWorn
 from .rows import find, told, with_worker
 
 SLEEPY = 0.05
-BLOCKING = ("messages", dispatcher.KIND)  # what they do may take long, and has limits of its own
+BLOCKING = "messages"  # what runs may hold up its loop for as long as it has, by limits of its own
 
 
 def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
@@ -20,18 +20,18 @@ def pinged(cluster: Cluster, event: events.Pinged, now: float) -> Cluster:
     load = (event.cpu - before.cpu) / max(now - before.at, 0.001) if before else 0.0
     used = event.rss, event.cpu, round(load, 3), event.served, event.pss, event.late
     pulse = Pulse(now, event.lag, event.in_flight, event.oldest, *used)
-    judged = place.group.settings.kind not in BLOCKING
-    behind = event.behind if judged and event.behind > SLEEPY else 0.0
+    settings = place.group.settings
+    behind = event.behind if settings.kind != BLOCKING and event.behind > SLEEPY else 0.0
     progress = max(worker.progress, now - behind)
-    trouble = worker.trouble if behind > cluster.ping.interval / 2 else None
+    trouble = worker.trouble if behind > dispatcher.limits(settings, cluster.ping).interval / 2 else None
     trend = recycling.measured(worker, pulse)
-    limited = place.group.settings.max_memory > 0
+    limited = settings.max_memory > 0
     if trend is not None and trend.fresh and (limited or trend is not worker.trend):
         cluster = recycling.judged(cluster, place.group, worker.release, trend.fresh, now)
         place = place._replace(group=cluster.groups[place.group.name])
     worker = replace(worker, pulse=pulse, progress=progress, trouble=trouble, trend=trend)
-    why = "" if worker.stale or worker.ending is not None else recycling.worn(place.group, worker, pulse)
+    why = "" if worker.stale or worker.ending is not None else event.worn or recycling.worn(place.group, worker, pulse)
     if not why:
         return with_worker(cluster, place, worker)
     cluster = with_worker(cluster, place, replace(worker, stale=why))
-    return told(cluster, WorkerWorn(slot=worker.slot, pid=worker.pid, why=why))
+    return told(cluster, WorkerWorn(slot=worker.slot, pid=worker.pid, why=why, alarming=bool(event.worn)))

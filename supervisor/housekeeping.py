@@ -1,4 +1,5 @@
-"""What the master does beside deciding: rotating logs, showing them, looking for the dead when nobody reaps them."""
+"""What the master does beside deciding: rotating logs, showing them, seeing whether they can be written, looking for
+the dead when nobody reaps them."""
 
 import asyncio
 import sys
@@ -11,7 +12,9 @@ from ..ipc.message import Reopen
 from . import logfiles, rotation
 from .context import Context
 from .effects import Effects
+from .fact import Fact
 from .keeperlink import KeeperError
+from .logroom import LogRoom
 from .registry import Registry
 from .tasks import Tasks
 
@@ -26,8 +29,11 @@ VIEWER = "import sys; from bkd.supervisor.viewer import main; sys.exit(main(sys.
 class Housekeeping:
     """Tasks that go on for as long as the master lives."""
 
-    def __init__(self, context: Context, registry: Registry, effects: Effects, *, shows: bool) -> None:
+    def __init__(
+        self, context: Context, registry: Registry, effects: Effects, tell: Callable[[Fact], None], *, shows: bool
+    ) -> None:
         self.context, self.registry, self.effects, self.shows = context, registry, effects, shows
+        self._room = LogRoom(context, registry, tell)
         self._moment = logfiles.moment(Path(context.run_dir, "log")) if context.files else ""
         self._run = Tasks().run
 
@@ -36,6 +42,7 @@ class Housekeeping:
         self._run(self._tidy_for_ever())
         if self.context.files:
             self._run(self._rotate_for_ever())
+            self._run(self._room.run())
             if self.shows:
                 self._run(self._show())
 

@@ -181,6 +181,7 @@ class Keeper:
         self.untold.appendleft({**born, "descriptors": descriptors})
 
     def _master_ended(self, status: int) -> None:
+        self._hear_master()  # what it said last, such as "up" or "exit", may not have been read yet
         if self.link is not None:
             self.link.close()
             self.link = None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from loguru import logger
 
+from . import dispatcher
 from .leftoverfacts import LeftoversEnded
 from .procfs import boot_id
 from .remnants import Remnants
@@ -94,7 +95,7 @@ async def end_leftovers(run_dir: str) -> LeftoversEnded | None:
     with former.remnants() as remnants:
         if not remnants.living():
             return None
-        await remnants.end(former.term())
+        await remnants.end(former.term(), dispatcher.SLOT)
         return remnants.told()
 
 

@@ -46,12 +46,10 @@ class Listeners:
         return self.found[CONTROL]
 
     async def door(self, uid: int, path: str) -> None:
-        """The socket of another user's processes: nobody else's, not even before it has its owner. Raises KeeperError
-        and OSError."""
+        """The socket of another user's processes, and of nobody else. Raises KeeperError."""
         name = f"{DOOR}{uid}"
         if name not in self.found:
-            await self._order(name, "unix", path, CONTROL_BACKLOG, 0o600)
-            os.chown(path, uid, -1, follow_symlinks=False)
+            await self._order(name, "unix", path, CONTROL_BACKLOG, 0o600, uid)
 
     async def messages(self, path: str, uid: int = -1) -> None:
         """The dispatcher's socket for that user only (-1: the owner), bound anew when somebody has removed its file.
@@ -60,9 +58,7 @@ class Listeners:
         if name in self.found and not os.path.lexists(path):
             self.close({name})
         if name not in self.found:
-            await self._order(name, "unix", path, BACKLOG, 0o600)
-            if uid >= 0:
-                os.chown(path, uid, -1, follow_symlinks=False)
+            await self._order(name, "unix", path, BACKLOG, 0o600, uid)
 
     @contextlib.contextmanager
     def renewing(self, name: str) -> Iterator[None]:
@@ -142,9 +138,10 @@ class Listeners:
                 if listener.family == socket.AF_UNIX:
                     Path(listener.getsockname()).unlink(missing_ok=True)
 
-    async def _order(self, name: str, family: str, address: object, backlog: int, mode: int = 0) -> None:
+    async def _order(self, name: str, family: str, address: object, backlog: int, mode: int = 0, uid: int = -1) -> None:
+        """One order for all of it: a master may die at any moment, and the next one takes what there is."""
         _, descriptors = await self.keeper.order(
-            "bind", name=name, family=family, address=address, backlog=backlog, mode=mode
+            "bind", name=name, family=family, address=address, backlog=backlog, mode=mode, uid=uid
         )
         self.found[name] = descriptors[0]
 

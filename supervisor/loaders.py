@@ -51,7 +51,8 @@ class Watching(Protocol):
 
 
 class Loaders:
-    """Every process that is or was blank: zygotes, and workers that are exec'd because a fork would break them."""
+    """Every process that is or was blank: zygotes, and workers that are exec'd because a fork would break them.
+    `reaped`: told the wait status of a worker that had ended before its pid was known."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Loaders:
     ) -> None:
         self.context, self.registry, self.balance, self._run = context, registry, balance, run
         self.examine: Callable[[LoaderProcess, str], Awaitable[None]]
+        self.reaped: Callable[[Process, int], None]
         self.watching: Watching | None = None
         self.origins = OriginFiles()
 
@@ -118,6 +120,7 @@ class Loaders:
 
     def admit_solo(self, process: Process, connection: Connection) -> None:
         """A process that is to become one worker has connected."""
+        process.loading = connection
         self._send_load(connection, (process.group, process.release), process.slot, uid=process.uid, solo=True)
 
     def heard(self, loader: LoaderProcess, envelope: Envelope) -> None:
@@ -176,14 +179,16 @@ class Loaders:
         early = self.registry.born(process, pid, start)
         self.context.post(events.Spawned(worker, pid, start))
         if early is not None:
-            self.context.post(events.Exited(worker, os.waitstatus_to_exitcode(early), False, random.random()))
+            self.reaped(process, early)
 
     def bury(self, process: Process) -> None:
         """An order of the last master that nobody has carried out: it is not waited for any more."""
         self._spawn_failed(process, "the master ended meanwhile", blameless=True)
 
     def ended(self, loader: LoaderProcess, status: int | None) -> None:
-        """The keeper reaped this zygote."""
+        """The keeper reaped this zygote; of one that has failed before, this is no news."""
+        if self.registry.loaders.get(loader.key) is not loader:
+            return
         self.registry.forget(loader)
         code = None if status is None else os.waitstatus_to_exitcode(status)
         how = "unknown status" if code is None else _how(code)
@@ -292,7 +297,7 @@ class Loaders:
             cwd=settings.cwd,
             env=settings.env,
             log=self.context.log_path(log),
-            ping=self.context.ping_period,
+            ping=self.context.period(settings.name),
             orphan_timeout=self.context.config.app.orphan_timeout,
             keeper=self.context.keeper_pid,
             solo=solo,
@@ -305,10 +310,12 @@ class Loaders:
         if settings.kind == "python":
             return FunctionWork(settings.target, settings.ready == "notify"), []
         if settings.kind == "messages":
-            return duties.executing(settings, dispatcher.path(self.context.run_dir)), []
+            return duties.executing(settings, dispatcher.path(self.context.run_dir, uid)), []
         if settings.kind == dispatcher.KIND:
-            work = duties.dispatching(self.context.config, self.context.run_dir, dispatcher.LISTENER)
-            return work, [self.context.listeners[dispatcher.LISTENER]]
+            heard = [name for name in self.context.listeners if dispatcher.is_listener(name)]
+            admits = self.context.admitted()
+            work = duties.dispatching(self.context.config, self.context.run_dir, heard, admits)
+            return work, [self.context.listeners[name] for name in heard]
         names = list(settings.bind)
         slots = self.balance.page(settings.name, settings.count, fresh=not self.context.adopting, uid=uid)
         return WebWork(settings.app, names, settings.lame_duck, slots), [self.context.listeners[n] for n in names]

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from setproctitle import setproctitle
 
 from ..ipc.errors import BkdError
 from ..ipc.processes import start_time
-from . import banner, dispatcher, limits, ownlog
+from . import banner, duties, limits, ownlog
 from .adoption import Adoption
 from .announcement import Announcement
 from .bus.fitness import keyring_of
@@ -36,6 +35,7 @@ from .context import Context
 from .deploys import Deploys
 from .doors import Doors
 from .effects import Effects
+from .endings import remarks
 from .errands import Errands
 from .exchange import Exchange
 from .fact import Fact
@@ -117,6 +117,7 @@ class Master:
     config: Config
     run_dir: str
     housekeeping: Housekeeping
+    doors: Doors
 
     def __init__(self, options: Options, probation: Probation) -> None:
         self.options, self.probation = options, probation
@@ -172,7 +173,8 @@ class Master:
             watch=self.options.watch,
             remember=self.remember,
             note=self._note,
-            letterbox=partial(self.listeners.messages, dispatcher.path(self.run_dir)),
+            letterbox=lambda: self.doors.letterboxes(),
+            admitted=lambda: duties.admitted(self.turns.cluster, self.context.accounts),
         )
         self.outer = Outer(self, born.get("above", {}))
         self._compose()
@@ -226,7 +228,7 @@ class Master:
         self.metrics = Metrics(
             self.config, self.run_dir, self.commands.snapshot, stats, epoch=self.epoch, lost=lambda: self.journal.lost
         )
-        self.commands.metrics = self.metrics.text
+        self.commands.metrics = self.metrics
         self.errands = Errands(self, self.exchange, self.commands)
         self.plane = Plane(self, self.commands, self.exchange, self.run_dir, adopting=self.adopting)
         self.watching = Watching(self, self.deploys, self.reloads) if self.options.watch else None
@@ -258,7 +260,7 @@ class Master:
         control = await self.listeners.control(self.context.socket)
         admit(self)
         await self.server.listen(socket.socket(fileno=os.dup(control)))
-        self.doors = Doors(self.listeners, self.server, self.run_dir, self.config)
+        self.doors = Doors(self.listeners, self.server, self.run_dir, self.config, self.context.admitted)
         await self.doors.again()
         self.context.door = self.doors.path
         for release in (release for group in self.turns.cluster.groups.values() for release in group.releases.values()):
@@ -275,7 +277,7 @@ class Master:
         shows = not self.options.daemon and not self.context.adopting
         if shows:
             banner.show(self.config, self.run_dir, self.keeper_pid, self.files)
-        self.housekeeping = Housekeeping(self.context, self.registry, self.effects, shows=shows)
+        self.housekeeping = Housekeeping(self.context, self.registry, self.effects, self.tell, shows=shows)
         if self.adopting:
             adoption = Adoption(self.turns, self.context, self.registry, self.effects, self.children)
             adoption.begin(self.alone_since)
@@ -369,7 +371,8 @@ class Master:
     # -- the end
 
     def _leave(self, code: int) -> None:
-        self.tell(ClusterStopped(code=code))
+        closing = self.turns.cluster.closing
+        self.tell(ClusterStopped(code=code, why="; ".join(remarks(closing)) if closing is not None else ""))
         self.commands.over(code)
         self.tasks.run(self._last(code))
 

@@ -28,6 +28,7 @@ from .tasks import Tasks
 
 NUMBERS = "message:stats"
 LOOKS = tuple(f"message:{verb}" for verb in ("list", "show", "why", "loops"))  # they tell what messages say
+PART = "message:payload"  # of a message that is to be added
 DEEDS = (
     *(f"message:{verb}" for verb in ("add", "retry", "cancel", "clone", "pause", "resume", "limit", "purge")),
     *(f"store:{verb}" for verb in ("check", "migrate")),
@@ -73,9 +74,11 @@ class Postmaster:
     # -- its socket, as a part of the run directory
 
     def missing(self) -> bool:
-        """Whether the socket is gone that it listens at."""
+        """Whether one of the sockets is gone that it listens at."""
         context = self.master.context
-        return dispatcher.LISTENER in context.listeners and not os.path.lexists(dispatcher.path(context.run_dir))
+        uids = [-1, *context.admitted()]
+        there = [dispatcher.path(context.run_dir, uid) for uid in uids if dispatcher.listener(uid) in context.listeners]
+        return not all(os.path.lexists(path) for path in there)
 
     async def restore(self) -> None:
         """Its successor gets one that can be found."""
@@ -86,7 +89,7 @@ class Postmaster:
     async def relay(self, request: Request) -> Finished:
         """The command, done by the dispatcher. Raises BkdError when there is none, or it does not answer."""
         if not self._is_wanted():
-            raise BkdError('there are no messages here: no group of the configuration has kind = "messages"')
+            raise BkdError('no group of the configuration has kind = "messages"; what is stored waits for one')
         verb, arguments = request.command.verb.partition(":")[2], dict(request.arguments)
         width = arguments.pop("width", 0)
         width = width if isinstance(width, int) else 0

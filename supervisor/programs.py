@@ -24,11 +24,13 @@ ANYBODY = 0o666  # a program may become another user; who may speak is decided b
 
 
 class Programs:
-    """Kind `command`: the program's first process is the worker. `gone`: told the pid of one that nobody reaps."""
+    """Kind `command`: the program's first process is the worker. `gone`: told the pid of one that nobody reaps;
+    `reaped`: told the wait status of one that had ended before its pid was known."""
 
     def __init__(self, context: Context, registry: Registry, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.context, self.registry, self._run = context, registry, run
         self.gone: Callable[[int], None] = lambda pid: None
+        self.reaped: Callable[[Process, int], None]
         self._voices: dict[int, Voice] = {}
 
     def start(self, process: Process) -> None:
@@ -94,7 +96,7 @@ class Programs:
         self.context.post(events.Spawned(process.worker, pid, start))
         voice = self._listen(process, [heard])
         if early is not None:
-            self.context.post(events.Exited(process.worker, os.waitstatus_to_exitcode(early)))
+            self.reaped(process, early)
             return
         await self._await_ready(process, check, voice)
 

@@ -49,7 +49,7 @@ def _group(cluster: Cluster, group: Group, moves: Moves, watch: Watch) -> Iterat
             return
         yield from _loaders(group, watch)
         yield from _breaker(group, watch)
-    quiet = cluster.ping.interval / 2
+    quiet = dispatcher.limits(group.settings, cluster.ping).interval / 2
     lasting = not group.settings.request_timeout and not group.settings.max_lifetime
     busy: list[Slot] = []
     for slot in group.slots.values():
@@ -198,10 +198,11 @@ def _closing(cluster: Cluster) -> Iterator[actions.Action]:
 
 
 def exit_code(closing: Closing) -> int:
-    """0 all drained, 3 something had to be killed, 1 something survived or the stop was a failure's."""
+    """0 all drained, 3 something had to be killed or messages were interrupted, 1 something survived or the stop was a
+    failure's."""
     if closing.survived or closing.code:
         return closing.code or 1
-    return 3 if closing.killed else 0
+    return 3 if closing.killed or closing.interrupted else 0
 
 
 def _given_up(cluster: Cluster) -> Iterator[actions.Action]:

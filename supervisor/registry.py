@@ -16,7 +16,8 @@ EARLY = 1000
 class Process:
     """A worker's process as the shell knows it. `settings`: those of its release; `tree` marks its descendants'
     environment; `seat`: its place in the balance page; `quiet`: it starts without work; `admitted`: it is to take work;
-    `asked`: it is to drain; `words`: what it said of its own failure; `dumps`: where it writes its stacks to;
+    `asked`: it is to drain; `loading`: the connection on which it speaks as long as it imports the application itself;
+    `words`: what it said of its own failure; `dumps`: where it writes its stacks to;
     `over`: it has ended, and only its leftovers are still looked for;
     `signalled_by`: which operator sent it the last signal; `row`: the policy's row of it when it ended;
     `uid`: as which user it was started, -1: as bkd's; `watchdog`: seconds of silence that a program allows itself, 0.0:
@@ -33,6 +34,7 @@ class Process:
     start: int = 0
     handle: Handle | None = None
     connection: Connection | None = None
+    loading: Connection | None = None
     log: str = ""
     asked: bool = False
     seat: int = 0
@@ -48,6 +50,11 @@ class Process:
     watchdog: float = 0.0
     status_text: str = ""
     doing: str = ""
+
+    @property
+    def line(self) -> Connection | None:
+        """Where it is heard now."""
+        return self.connection or self.loading
 
     @property
     def spoken(self) -> str:
@@ -70,6 +77,11 @@ class LoaderProcess:
     loaded: bool = False
     dumps: DumpFile | None = None
     uid: int = -1
+
+    @property
+    def line(self) -> Connection | None:
+        """Where it is heard now."""
+        return self.connection
 
     @property
     def key(self) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from loguru import logger
 from ..ipc.errors import BkdError
 from ..ipc.message import ConfigChanged, Finished
 from ..ipc.units import format_size
-from . import events, limits, recycling
+from . import dispatcher, events, limits, recycling
 from .changes import Change, applicable, changes, imports, in_force, other_interpreter, rolled, table
 from .cluster import Cluster
 from .config.faults import ConfigError, Faults
@@ -138,11 +138,13 @@ class Reloads:
         with master.listeners.reserving():
             before = master.context.ping_period
             await self._listen(config)
-            known = set(master.turns.cluster.groups)
+            known, admitted = set(master.turns.cluster.groups), self._admitted()
             self._tell_policy(_in_the_way(master.turns.cluster, config))
             for name in sorted(rolled(found) & known & set(config.workers)):
                 waiting.tickets[name] = self.deploys.ask(name, "bkd reload")
             waiting.changing = set(master.turns.cluster.groups) - (known & set(config.workers))
+            if self._admitted() - admitted:
+                master.turns.post(events.Replaced(dispatcher.SLOT))
         if master.context.ping_period != before:
             for name in master.turns.cluster.groups:
                 master.effects.repace(name)
@@ -151,6 +153,10 @@ class Reloads:
             master.tell(ConfigReloaded(changes=len(applied)))
         master.remember()
         return waiting
+
+    def _admitted(self) -> set[tuple[int, bool]]:
+        """What the dispatcher has to know of other users; it is told at its start."""
+        return {(uid, user.runs) for uid, user in self.master.context.admitted().items()}
 
     def _tell_policy(self, makes_way: dict[str, tuple[str, ...]]) -> None:
         master, config = self.master, self.master.config

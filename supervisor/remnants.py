@@ -5,7 +5,7 @@ A signal goes through a pidfd whose process had the expected start time, or the 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from signal import SIGKILL, SIGTERM
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from .leftoverfacts import LeftoversEnded
 from .tree import Handle, marked
 
 KILL_LIMIT = 4.0
+LAST_TERM = 3.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 0.2
 
 
@@ -59,14 +60,19 @@ class Remnants:
         """Those that have not ended."""
         return [handle for handle in self._names if handle.alive()]
 
-    async def end(self, term: float) -> None:
-        """SIGTERM, after `term` seconds SIGKILL until nobody is left, for KILL_LIMIT."""
-        found, deadline = self.living(), time.monotonic() + term
-        for handle in found:
+    async def end(self, term: float, last: str = "") -> None:
+        """SIGTERM, after `term` seconds SIGKILL until nobody is left, for KILL_LIMIT. The one of this name is told
+        when the others are gone: it writes what they still say."""
+        await self._end(lambda handle: self._names[handle] != last, term)
+        await self._end(lambda handle: True, min(term, LAST_TERM))
+
+    async def _end(self, chosen: Callable[[Handle], bool], term: float) -> None:
+        deadline = time.monotonic() + term
+        for handle in filter(chosen, self.living()):
             _signal(handle, SIGKILL if handle in self._deaf else SIGTERM)
-        while self.living() and time.monotonic() < deadline:
+        while any(map(chosen, self.living())) and time.monotonic() < deadline:
             await asyncio.sleep(SHORTEST_PAUSE)
-        await self._kill(time.monotonic() + KILL_LIMIT)
+        await self._kill(chosen, time.monotonic() + KILL_LIMIT)
 
     def told(self) -> LeftoversEnded:
         """Who it was, and who is still there."""
@@ -74,11 +80,11 @@ class Remnants:
         every = [f"{name} (pid {handle.pid})" for handle, name in self._names.items() if handle not in left]
         return LeftoversEnded(every, [f"{self._names[handle]} (pid {handle.pid})" for handle in left])
 
-    async def _kill(self, deadline: float) -> None:
+    async def _kill(self, chosen: Callable[[Handle], bool], deadline: float) -> None:
         pause = SHORTEST_PAUSE
         while True:
             self.look()
-            left = self.living()
+            left = [*filter(chosen, self.living())]
             for handle in left:
                 _signal(handle, SIGKILL)
             if not left or time.monotonic() > deadline:

@@ -2,10 +2,13 @@
 
 from msgspec.structs import replace
 
+from . import dispatcher
 from .cluster import Cluster, Group, Slot, slot_names
 from .facts import GroupRemoved
 from .rollouts import ended_by_stop
 from .rows import told, with_group
+
+UNUSED = "no group runs messages any more; what is stored waits for one"
 
 
 def resized(group: Group, count: int) -> Group:
@@ -23,4 +26,4 @@ def left(cluster: Cluster, group: Group, now: float) -> Cluster:
         return cluster
     group = ended_by_stop(group, "the group was removed from the configuration", now)
     cluster = with_group(cluster, replace(resized(group, 0), leaving=True, makes_way=()))
-    return told(cluster, GroupRemoved(group=group.name))
+    return told(cluster, GroupRemoved(group=group.name, why=UNUSED if group.settings.kind == dispatcher.KIND else ""))

@@ -92,18 +92,20 @@ class RunDir:
                 logger.error("{} was removed and cannot be made again: {}", self.path, error)
 
     async def _look(self) -> None:
-        control = self.path / "control.sock"
+        control, lock = self.path / "control.sock", self.path / "lock"
         is_gone = not os.path.lexists(control)
+        is_torn = is_gone or not os.path.lexists(lock)
         missing = [part for part in self.parts if part.missing()]
-        if is_gone or missing:
+        if is_torn or missing:
             provide(self.path)
         self._judge()
+        if is_torn:
+            await self.master.keeper.order("lock", path=str(lock))
         if is_gone:
-            await self.master.keeper.order("lock", path=str(self.path / "lock"))
             await self._listen(str(control))
         for part in missing:
             await part.restore()
-        if is_gone:
+        if is_torn:
             self.master.remember()
             self.master.tell(RunDirRestored(path=str(self.path)))
 

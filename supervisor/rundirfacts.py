@@ -1,4 +1,4 @@
-"""What becomes of the run directory while the cluster lives."""
+"""What becomes of the run directory, and of the logs there, while the cluster lives."""
 
 from .fact import Fact
 
@@ -16,3 +16,17 @@ class RunDirUnfit(Fact, frozen=True):
     severity = "warning"
     path: str
     why: str
+
+
+class LogTrouble(Fact, frozen=True):
+    """Told once for each reason."""
+
+    line = "{path} cannot be written: {why}; what processes print is lost meanwhile"
+    severity = "error"
+    path: str
+    why: str
+
+
+class LogWell(Fact, frozen=True):
+    line = "{path} can be written again"
+    path: str

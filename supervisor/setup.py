@@ -11,7 +11,6 @@ from .config.load import for_run, load
 from .config.schema import Config
 from .dispatcher import with_dispatcher
 from .limits import too_many_addresses
-from .notyet import refused
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_config(options: Options) -> Config:
     if options.target:
         return for_run(options.target, options.workers, list(options.bind), os.environ, hostname=hostname)
     config = load(options.config, os.environ, hostname=hostname)
-    faults = refused(config) + privileges.faults(config) + too_many_addresses(config) + unfit(config.bus)
+    faults = privileges.faults(config) + too_many_addresses(config) + unfit(config.bus)
     if faults:
         raise ConfigError(os.path.basename(options.config), faults)
     return config

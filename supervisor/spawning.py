@@ -131,9 +131,12 @@ def children() -> list[int]:
 
 
 def listen(order: dict[str, Any]) -> socket.socket:
-    """Bind and listen: `family` inet, inet6 or unix, `address` a path or [host, port], `mode` of a unix socket."""
+    """Bind and listen: `family` inet, inet6 or unix, `address` a path or [host, port]; of a unix socket `mode`, and
+    `uid`, whose the file is to be if not this process's own user."""
     if order["family"] == "unix":
-        return _listen_unix(order["address"], int(order.get("mode", 0o666)), order["backlog"])
+        return _listen_unix(
+            order["address"], int(order.get("mode", 0o666)), int(order.get("uid", -1)), order["backlog"]
+        )
     family = socket.AF_INET6 if order["family"] == "inet6" else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -147,7 +150,7 @@ def listen(order: dict[str, Any]) -> socket.socket:
     return listener
 
 
-def _listen_unix(path: str, mode: int, backlog: int) -> socket.socket:
+def _listen_unix(path: str, mode: int, uid: int, backlog: int) -> socket.socket:
     """A socket file that nobody answers on is removed; a living one is `Address already in use`."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -157,6 +160,8 @@ def _listen_unix(path: str, mode: int, backlog: int) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(mask)
+        if uid >= 0:
+            os.chown(path, uid, -1, follow_symlinks=False)
         listener.listen(backlog)
     except BaseException:
         listener.close()

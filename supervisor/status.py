@@ -49,6 +49,7 @@ def document(
             for group in cluster.groups.values()
             if group.name != dispatcher.NAME
         ],
+        "dispatcher": _dispatcher(cluster, now, dropped, spoken),
     }
 
 
@@ -113,6 +114,15 @@ def undispatched(cluster: Cluster, now: float) -> str:
         return ""
     said = slot.failed or (slot.last_exit.reason if slot.last_exit is not None else "")
     return f"the dispatcher is not ready ({state(slot, now)}){said and f': {said}'}; see `bkd why {dispatcher.NAME}`"
+
+
+def _dispatcher(
+    cluster: Cluster, now: float, dropped: Callable[[int], int], spoken: Callable[[int], str]
+) -> dict[str, Any] | None:
+    """Its slot, where there are messages."""
+    group = cluster.groups.get(dispatcher.NAME)
+    slot = group.slots.get(dispatcher.SLOT) if group is not None else None
+    return _slot(cluster, group, slot, now, dropped, spoken) if group is not None and slot is not None else None
 
 
 def _dispatchers(cluster: Cluster, now: float) -> list[dict[str, Any]]:
@@ -268,15 +278,21 @@ def state(slot: Slot, now: float) -> str:
     return "backoff" if slot.next_try > now else "starting"
 
 
-def table(status: dict[str, Any]) -> str:
-    """The document for people."""
+def disk(state: str, logs: str) -> str:
+    """What cannot be written, by the reasons why state and logs cannot; "" when both can."""
+    faults = {"the state": state, "what processes print": logs}
+    return "; ".join(f"{what} cannot be written: {why}" for what, why in faults.items() if why)
+
+
+def table(status: dict[str, Any], messages: str = "") -> str:
+    """The document for people. `messages`: what is said of them, above the dispatcher."""
     up = format_duration(status["uptime"], rough=True)
     lines = [
         f"{status['app']} {status['state']} for {up} on {status['host']}"
         f"  (keeper {status['keeper_pid']}, master {status['master_pid']}, bkd {status['version']})"
     ]
     lines += _bus(status["bus"])
-    lines += [f"! the state cannot be written: {status['disk']}"] if status.get("disk") else []
+    lines += [f"! {status['disk']}"] if status.get("disk") else []
     rows: list[tuple[str, ...]] = [COLUMNS]
     heads: dict[int, str] = {}
     spoken: dict[int, str] = {}
@@ -286,6 +302,9 @@ def table(status: dict[str, Any]) -> str:
             if worker.get("status_text"):
                 spoken[len(rows)] = worker["status_text"]
             rows.append(_row(worker))
+    if status.get("dispatcher"):
+        heads[len(rows)] = messages or "messages"
+        rows.append(_row(status["dispatcher"]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for number, row in enumerate(rows):
         if number in heads:

@@ -24,7 +24,7 @@ from .procfs import ProcessFacts
 MARKER = "BKD_TREE"
 MOST_AT_ONCE = 256
 TURN_SECONDS = 0.002
-FREEZE_SECONDS = 0.05
+FREEZE_SECONDS = 1.0  # whoever stands still sooner is not waited for
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 QUIET_PASSES = 2
 RUNNABLE = "RS"

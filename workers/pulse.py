@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable
-from time import monotonic, process_time, sleep, thread_time  # bound before an application can patch them
+from time import monotonic, process_time, sleep  # bound before an application can patch them
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -23,7 +23,9 @@ from ..ipc.link import Link
 from ..ipc.processes import redirect, start_time
 from ..ipc.stacks import OpenWork
 from . import stacks
+from .footprint import Footprint
 from .lateness import Lateness
+from .orphan import Orphan
 from .sources import Sources
 from .supervision import Load
 from .trace import LONGEST_TRACE
@@ -33,40 +35,13 @@ if TYPE_CHECKING:
 
 CONNECT_LIMIT = 5.0
 QUICK_BOOT = 0.03
-LAST_WORD, FIRST_WORD = 0.5, 3.0  # seconds in which the master takes a word before the end; the first one it hears
+LAST_WORD = 0.5  # seconds in which the master is to take a word of a process that was told to end,
+OWN_WORD = 3.0  # and of one that ends by itself: without that word it is judged wrongly
 JOIN_LIMIT = 0.5
 RETRY_FIRST, RETRY_CAP = 0.05, 2.0
-ORPHANS_DRAIN = 25.0
+BRIEF = 0.01
 FASTEST, SLOWEST = 0.05, 60.0
-RAREST, SPARING = 10.0, 1000
-AGAIN = 3.0  # longer than a heartbeat: what is measured first is told
 _log = logging.getLogger("bkd")
-
-
-class Footprint:
-    """PSS of this process in bytes: its memory, with what it shares counted in part. 0 before it was measured.
-
-    The kernel walks through all of its pages for that, so it is measured the more rarely the longer it takes. Soon
-    after the first time it is measured again: siblings that came meanwhile share a part of it.
-    """
-
-    def __init__(self) -> None:
-        self.pss = 0
-        self._due = 0.0
-        self._file = -1
-        try:
-            self._file = os.open("/proc/self/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            _log.warning("the memory of this process cannot be measured: %s", error.strerror)
-
-    def measure(self, now: float) -> None:
-        """Once it is due."""
-        if self._file < 0 or now < self._due:
-            return
-        began, pause = thread_time(), RAREST if self.pss else AGAIN
-        said = os.pread(self._file, 4096, 0).partition(b"\nPss:")[2].split()
-        self.pss = int(said[0]) << 10 if said else 0
-        self._due = now + max(pause, SPARING * (thread_time() - began))
 
 
 class Pulse:
@@ -78,6 +53,7 @@ class Pulse:
         self.begun = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._period, self._lag_warn = load.ping, load.lag_warn
+        self._orphan = Orphan.of(load.work, load.orphan_timeout)
         self._sources = Sources() if load.watch else None
         self._shell: Shell | None = None
         self._title = f"bkd: {load.app} {order.slot} r{load.release}"
@@ -88,6 +64,7 @@ class Pulse:
         self._ready_by, self._epoch = 0.0, 0
         self._told_ready, self._told_failed = threading.Event(), threading.Event()
         self._terminated, self._told_terminated = False, threading.Event()
+        self._worn = ""
         self._boot_error = self._boot_trace = ""
         self._quiet = order.quiet
         self._on_serve: Callable[[], None] | None = None
@@ -148,6 +125,11 @@ class Pulse:
         self._terminated = True
         os.eventfd_write(self._wake, 1)
 
+    def worn(self, why: str) -> None:
+        """A fresh process had better take the place of this one. Called in any thread."""
+        self._worn = why
+        os.eventfd_write(self._wake, 1)
+
     def on_serve(self, callback: Callable[[], None]) -> bool:
         """Whether work is not to be taken yet; if so, call back when it may be."""
         with self._lock:
@@ -163,12 +145,13 @@ class Pulse:
 
     def finish(self) -> None:
         """The work is over: a worker that was ready for a moment only was ready all the same."""
+        limit = LAST_WORD if self._terminated else OWN_WORD
         if self._ready:
             self._ready_by = 0.0
             os.eventfd_write(self._wake, 1)
-            self._told_ready.wait(FIRST_WORD)
+            self._told_ready.wait(limit)
         if self._boot_error:
-            self._told_failed.wait(LAST_WORD if self._terminated else FIRST_WORD)
+            self._told_failed.wait(limit)
         if self._terminated:
             self._told_terminated.wait(LAST_WORD)
 
@@ -179,7 +162,7 @@ class Pulse:
         self._let_boot()
         while True:
             try:
-                link = self._connect()
+                link = self._connect(self._patience(alone_since, CONNECT_LIMIT))
                 delay, alone_since = RETRY_FIRST, None
                 self._serve(link)
             except BkdError as error:
@@ -190,7 +173,7 @@ class Pulse:
             if self._shell is not None:
                 self._shell.close()
             alone_since = self._alone(alone_since)
-            sleep(delay)
+            sleep(self._patience(alone_since, delay))
             delay = min(RETRY_CAP, delay * 2)
 
     def _let_boot(self) -> None:
@@ -200,7 +183,7 @@ class Pulse:
         poll.poll(QUICK_BOOT * 1000)
         self._beats = True
 
-    def _connect(self) -> Link:
+    def _connect(self, limit: float) -> Link:
         hello = message.Hello(
             role="worker",
             token=self._order.token,
@@ -210,7 +193,7 @@ class Pulse:
             draining=self._draining,
             dumps=self._dumps,
         )
-        link, welcome = Link.connect(self.path, hello, timeout=CONNECT_LIMIT, epoch=self._epoch)
+        link, welcome = Link.connect(self.path, hello, timeout=limit, epoch=self._epoch)
         self._epoch = welcome.epoch
         return link
 
@@ -220,6 +203,7 @@ class Pulse:
         poll.register(link.sock, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         beat = woke = monotonic()
+        worn = ""
         if self._sources is not None:
             self._sources.again()
         if self._lateness is not None:
@@ -232,7 +216,8 @@ class Pulse:
                 now = monotonic()
                 self._tell_late(link, now, woke)
                 beat = min(beat, now + self._period)
-                if now >= beat:
+                if now >= beat or worn != self._worn:
+                    worn = self._worn
                     link.send(self._ping(now))
                     self._tell_imported(link)
                     beat = now + self._period
@@ -320,6 +305,7 @@ class Pulse:
             pss=self._footprint.pss,
             late=0 if lateness is None else lateness.late,
             behind=0.0 if lateness is None else round(lateness.behind(now), 4),
+            worn=self._worn,
         )
 
     def _obey(self, link: Link, envelopes: list[message.Envelope]) -> None:
@@ -365,16 +351,22 @@ class Pulse:
             callback(drain)
 
     def _alone(self, since: float | None) -> float | None:
-        """No master; and when the keeper is gone as well for `orphan_timeout`, drain and exit."""
+        """Since when there has been no master, and no keeper to start one; what an orphan does by now is done."""
         if os.getppid() == self._load.keeper:
             return None
         now = monotonic()
         since = now if since is None else since
-        if now - since > self._load.orphan_timeout:
+        if now - since >= self._orphan.drain:
             self._asked_to_drain(message.Drain(last=True))
-            if now - since > self._load.orphan_timeout + ORPHANS_DRAIN:
-                os.kill(os.getpid(), signal.SIGTERM)
+        if now - since >= self._orphan.term:
+            os.kill(os.getpid(), signal.SIGKILL if now - since >= self._orphan.kill else signal.SIGTERM)
         return since
+
+    def _patience(self, alone_since: float | None, seconds: float) -> float:
+        """How long may be waited: an orphan has limits to keep."""
+        if alone_since is None:
+            return seconds
+        return max(BRIEF, min(seconds, self._orphan.wait(monotonic() - alone_since)))
 
     def _retitle(self, state: str) -> None:
         setproctitle(f"{self._title} {state}")

@@ -37,6 +37,9 @@ class Supervision(Protocol):
     def terminated(self) -> None:
         """SIGTERM came; the process will end."""
 
+    def worn(self, why: str) -> None:
+        """A fresh process had better take the place of this one, which takes nothing more. Called in any thread."""
+
     def on_serve(self, callback: Callable[[], None]) -> bool:
         """Whether work is not to be taken yet. Then `callback` is called in the heartbeat thread when it may be."""
 

@@ -235,7 +235,8 @@ class Settlement(msgspec.Struct, frozen=True):
     """What is to be written of a running message, if (`id`, `fence`) still holds it: one transaction, all or nothing.
 
     `state`: an end, or QUEUED, RETRY_SCHEDULED, WAITING_REMOTE (these with `due`), BLOCKED. `reason`: of a dead letter
-    (a `Dead`), or of being blocked. `attempt` None: the run never began, nothing is recorded.
+    (a `Dead`), or of being blocked. `attempt` None: the run never began, nothing is recorded. `late`: who says it does
+    not hold that lease, so that it changes nothing even if the lease is there.
     """
 
     id: int
@@ -248,3 +249,4 @@ class Settlement(msgspec.Struct, frozen=True):
     result: bytes = b""
     attempt: Attempt | None = None
     notice: Notice | None = None
+    late: bool = False

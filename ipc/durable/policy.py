@@ -3,9 +3,13 @@
 Times are in seconds. Handlers say them as `30`, `"30s"` or `"5m"`; here they are numbers.
 """
 
+import re
 from typing import Literal
 
 import msgspec
+
+NAME = re.compile(r"[\w.:/@+-]{1,100}")  # of a kind
+WHAT_NAMES_ARE = "a kind is 1 to 100 letters, digits and . : / @ + - _"
 
 Unit = Literal["second", "minute", "hour", "day", "week", "month"]
 

@@ -24,7 +24,7 @@ from ..tasks import Tasks
 from . import faultdump, postmortem
 from .casebook import Casebook
 from .culprit import Home, culprit, shown
-from .endwords import blamed
+from .endwords import blamed, pointed
 from .evidence import Evidence, Report
 from .foreign import ForeignFiles
 from .gathering import Gathering, lines_of, with_files
@@ -91,7 +91,7 @@ class Autopsy:
         subject = self._subject(process)
         evidence = await self.evidence(process, subject.home, signal=signal)
         report = postmortem.of_living(subject, evidence.at, time.monotonic())
-        await self._keep(report, evidence, process)
+        await self._keep(report, pointed(report, evidence), process)
 
     async def examine_import(self, loader: LoaderProcess, why: str) -> None:
         """The same of a zygote whose import does not end, or that does not answer."""

@@ -161,19 +161,28 @@ class Casebook:
 
 def merged(reports: Iterable[Report]) -> list[Report]:
     """One report of each process, at the place of its last one. What was taken while it lived goes into the report of
-    its end, whichever comes first. Pure."""
+    its end, whichever comes first: there it is newer than what the end knows of it, and has lines that a slow disk had
+    not given before. Pure."""
     found: dict[tuple[str, int, int], Report] = {}
     for report in reports:
         before = found.pop(report.key, None)
-        if before is not None and before.ended and not report.ended:
-            report = replace(
-                before,
-                evidence=before.evidence or report.evidence,
-                culprit=before.culprit or report.culprit,
-                age=before.age or report.age,
-            )
+        if before is not None and before.ended != report.ended:
+            report = _whole(*(before, report) if before.ended else (report, before))
         found[report.key] = report
     return [*found.values()]
+
+
+def _whole(ended: Report, living: Report) -> Report:
+    evidence, age = living.evidence or ended.evidence, ended.age or living.age
+    return replace(ended, evidence=evidence, culprit=_culprit(ended, living), age=age)
+
+
+def _culprit(ended: Report, living: Report) -> Frame | None:
+    """The frame that the end speaks for, with its line of source if only the other report has that."""
+    frame, other = ended.culprit, living.culprit
+    if frame is None or other is None:
+        return frame or other
+    return other if (frame.file, frame.line) == (other.file, other.line) and not frame.text else frame
 
 
 def within(reports: list[Report]) -> list[Report]:

@@ -55,16 +55,17 @@ def of_stacks(stacks: Stacks, home: Home, running: Set[int] = frozenset()) -> Fr
     """The frame to blame for what a process does, None when nobody is. `running`: threads by the kernel's numbers that
     have the CPU.
 
-    A main thread that waits in its event loop is innocent: then it is a thread that works for it, else a task of a
-    request or of the start, else a thread that runs; those that are in the application's code at this moment, or in a
-    lock or a socket, go before others. What merely waits in the background is innocent as well.
+    A main thread that waits in its event loop is innocent: then it is the thread or task of the oldest message, else a
+    thread that works for the loop, else a task of a request or of the start, else a thread that runs; those that are in
+    the application's code at this moment, or in a lock or a socket, go before others. What merely waits in the
+    background is innocent as well.
     """
     main = _main(stacks)
     if main is not None and not rests(stacks, home):
         return culprit(main.frames, home)
     threads = _beside(stacks, home)
     pooled = [thread for thread in threads if _is_pooled(thread, home.cwd)]
-    working: list[ThreadStack | TaskStack] = [*pooled, *filter(_works, stacks.tasks)]
+    working: list[ThreadStack | TaskStack] = [*_named(stacks), *pooled, *filter(_works, stacks.tasks)]
     busy = [thread for thread in threads if thread.tid in running]
     foreign = (stack for stack in working if any(not _is_plumbing(frame, home.cwd) for frame in stack.frames))
     blamed = _first_own([*working, *busy], home) or next(foreign, None)
@@ -80,6 +81,18 @@ def of_hung(stacks: Stacks, home: Home, running: Set[int] = frozenset()) -> Fram
     found = of_stacks(stacks, home, running)
     waiting = _first_own(background, home) if found is None else None
     return culprit(waiting.frames, home) if waiting is not None else found
+
+
+def of_work(stacks: Stacks, home: Home, name: str, running: Set[int] = frozenset()) -> Frame | None:
+    """The same of a process that is ended since one piece of work does not end; its thread or task has this name. What
+    waits in a loop does so in vain while the main thread does not turn it."""
+    thread = next((thread for thread in stacks.threads if thread.name == name and thread.frames), None)
+    task = next((task for task in stacks.tasks if task.name == name and task.frames), None)
+    if thread is not None:
+        return culprit(thread.frames, home)
+    if task is not None and rests(stacks, home):
+        return culprit(task.frames, home)
+    return of_hung(stacks, home, running)
 
 
 def rests(stacks: Stacks, home: Home) -> bool:
@@ -203,6 +216,13 @@ def _beside(stacks: Stacks, home: Home) -> list[ThreadStack]:
 
 def _first_own(stacks: Sequence[ThreadStack | TaskStack], home: Home) -> ThreadStack | TaskStack | None:
     return next((stack for stack in stacks if any(is_own(frame, home) for frame in stack.frames)), None)
+
+
+def _named(stacks: Stacks) -> list[ThreadStack | TaskStack]:
+    """The threads and tasks that are called by what is open, the oldest first."""
+    ages = {work.what: work.age for work in stacks.work}
+    found: list[ThreadStack | TaskStack] = [*stacks.threads, *stacks.tasks]
+    return sorted((one for one in found if one.name in ages and one.frames), key=lambda one: -ages[one.name])
 
 
 def _works(task: TaskStack) -> bool:

@@ -4,11 +4,13 @@ import re
 import signal as signals
 from collections import Counter
 
+from msgspec.structs import replace
+
 from ...ipc.stacks import DUMP_SIGNAL, Frame
 from ..cluster import Cause, Verdict
 from ..death import EXIT_CONFIG
 from ..fact import signal_name, span, volume
-from .culprit import of_hung, of_stacks, place, shown
+from .culprit import of_hung, of_stacks, of_work, place, shown
 from .evidence import Evidence, Report
 
 UNKNOWN = "unknown: nobody could learn how it ended"
@@ -40,7 +42,8 @@ _CODES = {
     127: "a shell says so when the command is not found",
 }
 _SHELL = 128
-_WORN = re.compile(r"\bmax_(?:lifetime|memory|requests) = ")
+_WORN = re.compile(r"\bmax_(?:lifetime|memory|requests) = |\bdescriptors left: ")
+_OVERDUE = re.compile(r"message (?P<id>\d+) \((?P<kind>[^)]+)\) ")
 _CALL = re.compile(r'^  File "(?P<file>[^"]*)", line \d+ in (?P<function>.+)$', re.MULTILINE)
 _DEEP, _FEW = 80, 4  # faulthandler writes a hundred frames at most
 
@@ -88,9 +91,22 @@ def blamed(report: Report) -> Frame | None:
     return evidence.culprit or _in_stacks(report, evidence)
 
 
+def pointed(report: Report, evidence: Evidence) -> Evidence:
+    """The evidence; it blames the message that does not end, where that is why the process is ended."""
+    return replace(evidence, culprit=_in_stacks(report, evidence)) if _message(report) else evidence
+
+
+def _message(report: Report) -> str:
+    """What the thread or task of the message that did not end is called; "" where none is to blame."""
+    match = _OVERDUE.match(report.reason) if report.verdict == Verdict.OVERDUE else None
+    return f"{match['kind']} {match['id']}" if match else ""
+
+
 def _in_stacks(report: Report, evidence: Evidence) -> Frame | None:
     if evidence.stacks is None:
         return None
+    if message := _message(report):
+        return of_work(evidence.stacks, report.home, message, evidence.running)
     find = of_hung if report.cause in (Cause.HUNG, Cause.BOOT) else of_stacks
     return find(evidence.stacks, report.home, evidence.running)
 
@@ -124,7 +140,8 @@ def _hung(report: Report) -> str:
     if verdict == Verdict.STOPPED:
         return f"hung (stopped): SIGSTOP or a terminal stopped it{_age(report, '; no progress for {}')}"
     if verdict == Verdict.OVERDUE:
-        return f"hung (overdue): {_request(report)}{_where(report, ', ')}"
+        what = report.reason if _message(report) else _request(report)
+        return f"hung (overdue): {what}{_where(report, ', ')}"
     silent = _age(report, " no progress for {}")
     return f"hung ({verdict}):{silent}{_where(report, ', ' if silent else ' ')}"
 

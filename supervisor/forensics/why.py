@@ -62,17 +62,20 @@ def text(reports: list[Report], name: str, now: float, *, width: int, colours: b
     return page.text()
 
 
-def dump_text(evidence: Evidence, name: str, pid: int, home: Home, *, width: int, colours: bool = False) -> str:
+def dump_text(
+    evidence: Evidence, name: str, pid: int, home: Home, *, width: int, colours: bool = False, kind: str = ""
+) -> str:
     """The same blocks of a process that lives."""
     page = Page(width, colours)
     took = f" in {span(evidence.took)}" if evidence.took else ""
     page.line(f"{name} (pid {pid}) at {_clock(evidence.at)}, looked at{took}", style="bold")
     stacks = evidence.stacks
     if stacks is not None and rests(stacks, home):
-        _resting(page, evidence, stacks, home.cwd)
-        _evidence(page, evidence, None, home, most_tasks=len(stacks.tasks))
+        _resting(page, evidence, stacks, home.cwd, _what(kind))
+        _evidence(page, evidence, None, home, most_tasks=len(stacks.tasks), what=_what(kind))
     else:
-        _evidence(page, evidence, evidence.culprit, home, most_tasks=len(stacks.tasks) if stacks is not None else 0)
+        most_tasks = len(stacks.tasks) if stacks is not None else 0
+        _evidence(page, evidence, evidence.culprit, home, most_tasks=most_tasks, what=_what(kind))
     _printed(page, evidence.lines)
     return page.text()
 
@@ -111,7 +114,8 @@ def _report(page: Page, report: Report, now: float) -> None:
     frame = blamed(report)
     if report.evidence is not None:
         told = frame is not None and shown(frame, report.cwd) in headline(report)
-        _evidence(page, report.evidence, None if told else frame, report.home, most_tasks=MOST_TASKS)
+        shown_frame = None if told else frame
+        _evidence(page, report.evidence, shown_frame, report.home, most_tasks=MOST_TASKS, what=_what(report.kind))
     else:
         _late(page, report.late, 0, report.home)
     _printed(page, report.lines or (report.evidence.lines if report.evidence is not None else []), report.trace)
@@ -161,8 +165,13 @@ def _summary(report: Report, name: str) -> str:
     return f"{_clock(report.at, '%m-%d %H:%M')}  {slot}{pid}release {report.release}  {headline(report)}"
 
 
-def _resting(page: Page, evidence: Evidence, stacks: Stacks, cwd: str) -> None:
-    """Of a process that lives and whose main thread waits: where its work is."""
+def _what(kind: str) -> str:
+    """What a worker of this kind is busy with."""
+    return _SERVED.get(kind, "request")
+
+
+def _resting(page: Page, evidence: Evidence, stacks: Stacks, cwd: str, kind: str) -> None:
+    """Of a process that lives and whose main thread waits: where its work of this kind is."""
     page.line()
     page.row("idle", RESTS)
     frame, work = evidence.culprit, sorted(stacks.work, key=lambda work: -work.age)
@@ -171,10 +180,10 @@ def _resting(page: Page, evidence: Evidence, stacks: Stacks, cwd: str) -> None:
     runs = any(frame in thread.frames for thread in stacks.threads if thread.tid in evidence.running)
     more = f", the oldest of {len(work)}; one" if len(work) > 1 else ""
     what = f"{work[0].what}{more} {'is' if runs else 'waits'} at " if work else ""
-    page.item(f"  {'request' if work else 'at':{LABEL}}", f"{what}{called(frame, cwd)}", frame.text.strip())
+    page.item(f"  {kind if work else 'at':{LABEL}}", f"{what}{called(frame, cwd)}", frame.text.strip())
 
 
-def _evidence(page: Page, evidence: Evidence, frame: Frame | None, home: Home, *, most_tasks: int) -> None:
+def _evidence(page: Page, evidence: Evidence, frame: Frame | None, home: Home, *, most_tasks: int, what: str) -> None:
     stacks = evidence.stacks
     if frame is not None or evidence.silence:
         page.line()
@@ -184,10 +193,10 @@ def _evidence(page: Page, evidence: Evidence, frame: Frame | None, home: Home, *
     if stacks is not None:
         _threads(page, stacks, home, _TOLD_BY.get(evidence.source, ""))
         _tasks(page, stacks, home, most_tasks)
-        _open(page, stacks)
+        _open(page, stacks, what)
     page.title("the process as the kernel sees it")
     names = {thread.tid: thread.name for thread in stacks.threads if thread.name} if stacks is not None else {}
-    for label, said in [*_kernel(evidence, names), *_trend(evidence.trend)]:
+    for label, said in [*_kernel(evidence, names), *_trend(evidence.trend, what)]:
         page.row(label, said)
     _late(page, evidence.late, evidence.lates, home)
 
@@ -243,9 +252,9 @@ def _runs(task: TaskStack, stacks: Stacks) -> bool:
     return bool(task.frames) and not task.waits and all(frame in main for frame in task.frames)
 
 
-def _open(page: Page, stacks: Stacks) -> None:
+def _open(page: Page, stacks: Stacks, what: str) -> None:
     if stacks.work:
-        page.title(_number(len(stacks.work), "open request"))
+        page.title(_number(len(stacks.work), f"open {what}"))
     for work in stacks.work:
         page.cut(f"{span(work.age):>8}  {work.what}", indent=2)
 
@@ -323,7 +332,7 @@ def _state(letter: str) -> str:
     return f"state {letter}, {state_words(letter)}" if letter else ""
 
 
-def _trend(trend: list[Sample]) -> Iterator[tuple[str, str]]:
+def _trend(trend: list[Sample], what: str) -> Iterator[tuple[str, str]]:
     """The last minute from its begin to its end."""
     if not trend:
         return
@@ -338,7 +347,7 @@ def _trend(trend: list[Sample]) -> Iterator[tuple[str, str]]:
     lags = [sample.lag for sample in trend if sample.lag is not None]
     busiest = max(sample.in_flight for sample in trend)
     lag = f"loop at most {span(max(lags))} late" if lags and max(lags) >= NOTABLE else ""
-    yield "load", ", ".join(filter(None, [f"at most {_number(busiest, 'request')} in flight" if busiest else "", lag]))
+    yield "load", ", ".join(filter(None, [f"at most {_number(busiest, what)} in flight" if busiest else "", lag]))
 
 
 def _change(old: str, new: str) -> str:

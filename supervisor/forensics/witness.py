@@ -60,7 +60,9 @@ class Witness:
             return Finished(out=json.dumps(whole) + "\n", err=more)
         width, colours = _width(request.arguments), bool(request.arguments.get("colours"))
         texts = [
-            why.dump_text(evidence, _name(process), process.pid, home, width=width, colours=colours)
+            why.dump_text(
+                evidence, _name(process), process.pid, home, width=width, colours=colours, kind=_kind(process)
+            )
             for process, home, evidence in rows
         ]
         return Finished(out="\n".join(texts), err=more)
@@ -122,6 +124,10 @@ def answer(reports: list[Report], arguments: dict[str, Any], render: str) -> str
         return json.dumps(why.document(name, reports)) + "\n"
     width, colours, full = _width(arguments), bool(arguments.get("colours")), bool(arguments.get("all"))
     return why.text(reports, name, time.time(), width=width, colours=colours, full=full)
+
+
+def _kind(process: Process | LoaderProcess) -> str:
+    return process.settings.kind if isinstance(process, Process) else ""
 
 
 def _name(process: Process | LoaderProcess) -> str:

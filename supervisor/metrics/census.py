@@ -18,10 +18,11 @@ WAIT = 1.0  # seconds that a scrape waits for an answer
 
 class Tallies(NamedTuple):
     """`kinds`: the rows of `bkd message stats --json` as they were last known; `is_up`: the last question was
-    answered."""
+    answered; `why`: what was said instead."""
 
     kinds: Sequence[Mapping[str, Any]]
     is_up: bool
+    why: str = ""
 
 
 class _Document(msgspec.Struct):
@@ -37,15 +38,15 @@ class Census:
         self._asked = self._next = 0.0
         self._known: Tallies | None = None
 
-    async def latest(self) -> Tallies | None:
-        """What is known, None for nothing; a question that is due is asked first, and waited for up to `WAIT`."""
+    async def latest(self, wait: float = WAIT) -> Tallies | None:
+        """What is known, None for nothing; a question that is due is asked first, and waited for `wait` seconds."""
         now = time.monotonic()
         asking = self._asking
         if asking is None or (asking.done() and now >= self._next):
             self._asked = now
             asking = self._asking = asyncio.get_running_loop().create_task(self._renew())
         if not asking.done():
-            await asyncio.wait([asking], timeout=max(0.0, self._asked + WAIT - now))
+            await asyncio.wait([asking], timeout=max(0.0, self._asked + wait - now))
         return self._known
 
     async def _renew(self) -> None:
@@ -56,6 +57,6 @@ class Census:
             self._known = None if answer is None else Tallies(msgspec.json.decode(answer, type=_Document).kinds, True)
         except (BkdError, msgspec.DecodeError) as error:
             logger.debug("the numbers of messages are not to be had: {}", error)
-            self._known = Tallies(self._known.kinds if self._known else (), False)
+            self._known = Tallies(self._known.kinds if self._known else (), False, str(error))
         finally:
             self._next = self._asked + max(EVERY, min(LONGEST_REST, REST * took))

@@ -48,7 +48,7 @@ class Metrics:
     ) -> None:
         self.config = config
         self._snapshot, self._epoch, self._lost = snapshot, epoch, lost
-        self._census = Census(stats)
+        self.census = Census(stats)
         self._began = time.monotonic()
         self._counters = Counters()
         self.told = self._counters.told
@@ -91,7 +91,7 @@ class Metrics:
         return await asyncio.shield(page.text)
 
     async def _make(self, is_openmetrics: bool) -> bytes:
-        take, loop = self._taker(await self._census.latest()), asyncio.get_running_loop()
+        take, loop = self._taker(await self.census.latest()), asyncio.get_running_loop()
         text, self._took = await loop.run_in_executor(self._pool, _timed, take, is_openmetrics)
         return text
 

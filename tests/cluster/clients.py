@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 from .cluster import PATIENCE, until
@@ -55,11 +54,6 @@ class Load:
     def since(self, moment):
         """The versions that have answered since this monotonic moment, in their order, each once."""
         return list(dict.fromkeys(version for at, version in sorted(self.answers) if at >= moment))
-
-    def longest_gap(self):
-        """Seconds without any good answer."""
-        moments = sorted(at for at, _ in self.answers)
-        return max(later - sooner for sooner, later in pairwise(moments))
 
     def goes_on(self):
         """Wait until every client has had some more answers, or has lost some more requests."""
@@ -190,6 +184,34 @@ def outcome(result, group="web"):
 
 
 # -- what is seen of a roll
+
+
+def is_settled(cluster):
+    """Whether at one moment nothing rolls, and all slots of each group are ready with the release that it has."""
+    groups = (cluster.answered() or {"groups": []})["groups"]
+    return bool(groups) and all(_is_settled(group) for group in groups)
+
+
+def _is_settled(group):
+    rows = group["workers"]
+    return group["roll"] is None and all((row["state"], row["release"]) == ("ready", group["release"]) for row in rows)
+
+
+def succeeded(cluster, master):
+    """Wait until another master than this one answers."""
+    until(lambda: (status := cluster.answered()) and status["master_pid"] != master)
+
+
+def fewest_serving(pids, events):
+    """The smallest number of workers that were ready and not asked to leave: these at first, then as events tell it."""
+    serving, fewest = set(pids), len(pids)
+    for event in events:
+        if event["fact"] == "worker-ready":
+            serving.add(event["pid"])
+        elif event["fact"] in ("worker-retired", "worker-exited"):
+            serving.discard(event["pid"])
+        fewest = min(fewest, len(serving))
+    return fewest
 
 
 def stage(cluster, group="web"):

@@ -1,9 +1,11 @@
 """A cluster as its user sees it: a folder with a `bkd.toml`, the command line, and what /proc says."""
 
 import contextlib
+import errno
 import http.client
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -20,7 +22,7 @@ from bkd.supervisor.client import Client, NotRunning
 
 BKD = [sys.executable, "-m", "bkd"]
 APPS = Path(__file__).parent / "apps"
-PATIENCE = 15.0
+PATIENCE = 30.0
 LOOK = 0.02
 CLEAN_ENVIRONMENT = {
     name: value
@@ -39,12 +41,28 @@ def until(condition, limit=PATIENCE, *, pause=LOOK):
     return value
 
 
+def _ports():
+    """Below those that the kernel hands out by itself, each once; where they begin is another place in each process."""
+    begin = secrets.randbelow(20_000)
+    yield from (10_000 + (begin + step) % 20_000 for step in range(20_000))
+
+
+PORTS = _ports()
+
+
 def free_port(host="127.0.0.1"):
-    """A port nobody listens on now."""
+    """A port nobody listens on now, and that no other test was given before it listened there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+        for port in PORTS:
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise AssertionError("every port was given out")
 
 
 def toml(value):
@@ -114,7 +132,7 @@ class Cluster:
         """`bkd stop`; gives what it printed and its exit code."""
         return self.bkd("stop", limit=limit)
 
-    def exit_code(self, limit=PATIENCE):
+    def exit_code(self, limit=40.0):
         """How the foreground's `bkd start` ended."""
         return self.process.wait(limit)
 
@@ -252,7 +270,7 @@ class Traffic:
     def __init__(self, cluster, path="/pid"):
         self._cluster, self._path = cluster, path
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)  # a test that fails at once leaves it behind
         self.served, self.failed = 0, []
 
     def __enter__(self):

@@ -36,7 +36,8 @@ from bkd.workers.dispatch.dispatcher import Dispatcher
 from bkd.workers.dispatch.door import bound
 from bkd.workers.store.protocol import Store, Story
 
-LIMIT = 10.0
+LIMIT = 30.0
+LOOK = 0.005
 AT_ONCE = Exponential(first=0.01, cap=0.02, jitter=0.0)
 CLIENTS: ContextVar[list["Client"]] = ContextVar("clients")
 CHILD = Path(__file__).with_name("executor_child.py")
@@ -97,6 +98,7 @@ class Client:
         return [frame for frame in self.heard if isinstance(frame, kind)]
 
     async def until(self, condition: Callable[[], object], limit: float = LIMIT):
+        """The same for what this peer hears: nothing else makes it look again."""
         async with asyncio.timeout(limit):
             while not (found := condition()):
                 self._changed.clear()
@@ -207,7 +209,15 @@ async def ended(dispatcher: Dispatcher, id: int) -> Story:
             found = await dispatcher.run(lambda store, _now: story(store, id))
             if found.row.state in ENDS:
                 return found
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(LOOK)
+
+
+async def eventually(condition: Callable[[], object], limit: float = LIMIT):
+    """What the condition gives as soon as it is true, whoever changes it."""
+    async with asyncio.timeout(limit):
+        while not (found := condition()):
+            await asyncio.sleep(LOOK)
+        return found
 
 
 def story(store: Store, id: int) -> Story:

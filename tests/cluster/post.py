@@ -2,13 +2,15 @@
 
 import json
 import socket
+import time
 from collections import deque
 
 from bkd.ipc.durable import wire
 from bkd.ipc.durable.model import NewMessage, Receipt
 from bkd.ipc.frames import FrameReader
 
-PATIENCE = 15.0
+PATIENCE = 30.0
+LOOK = 0.02
 
 
 class Post:
@@ -37,19 +39,21 @@ class Post:
 
     def _answer(self, made, kind):
         self._number += 1
-        for _ in range(20):
+        deadline = time.monotonic() + PATIENCE
+        while True:
             try:
                 self._open()
                 self._socket.sendall(wire.packed(made(self._number)))
                 return self._read(kind)
-            except ConnectionError:
+            except ConnectionError as error:
                 self._close()
-        raise AssertionError("the dispatcher does not answer")
+                assert time.monotonic() < deadline, f"the dispatcher does not answer: {error}"
+                time.sleep(LOOK)
 
     def _open(self):
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(2 * PATIENCE)
+            self._socket.settimeout(3 * PATIENCE)
             self._socket.connect(self._path)
             self._socket.sendall(wire.packed(wire.Greet()))
             self._frames, self._heard = FrameReader(), deque()

@@ -40,7 +40,7 @@ class Box:
     def run(self, *command):
         """A command inside, as a probe runs it."""
         enter = ["nsenter", "-t", str(self.pid), "--pid", "--mount", f"--wdns={self.cluster.folder}"]
-        options = {"env": CLEAN_ENVIRONMENT, "capture_output": True, "text": True, "timeout": 20}
+        options = {"env": CLEAN_ENVIRONMENT, "capture_output": True, "text": True, "timeout": 60}
         return subprocess.run([*enter, *command], check=False, **options)
 
     def probe(self, *more):
@@ -65,7 +65,7 @@ def contain(prepare):
         (cluster.folder / "open").symlink_to("run/open")  # what `functions:notifying` waits for
         cluster.start(prefix=CONTAINER, ready=False)
         box = Box(cluster)
-        until(lambda: cluster.process.poll() is not None or "took over" in cluster.said())
+        until(lambda: cluster.process.poll() is not None or "took over" in cluster.said(), 40.0)
         if cluster.process.poll() == 77:
             pytest.skip("nothing can be mounted here")
         return box
@@ -85,7 +85,7 @@ def test_a_container_with_nothing_to_spare(contain):
     cluster = box.cluster
     until(cluster.serves)
     assert box.probe() == (0, "")
-    assert box.probe("--ready") == (1, "bkd: not ready: later has no ready worker (later.1 starting)")
+    until(lambda: box.probe("--ready") == (1, "bkd: not ready: later has no ready worker (later.1 starting)"))
     assert box.probe("--ready", "web") == (0, "")
     assert box.probe("nobody")[0] == 2
     assert box.run("touch", "run/open").returncode == 0

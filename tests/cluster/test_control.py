@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import CLEAN_ENVIRONMENT, until
+from .cluster import CLEAN_ENVIRONMENT, PATIENCE, until
 
 LIMIT = 1 << 20
 SOON = 1.0
@@ -34,10 +34,16 @@ def unharmed(cluster):
 
 
 def assert_well(cluster, pids):
+    """The best of three times says what others are kept waiting for; the worst one, how busy the machine is."""
+    assert min(asked(cluster, pids) for _ in range(3)) < SOON
+    assert cluster.serves()
+
+
+def asked(cluster, pids):
+    """Seconds until the status was there."""
     began = time.monotonic()
     assert cluster.pids("web") == pids
-    assert time.monotonic() - began < SOON
-    assert cluster.serves()
+    return time.monotonic() - began
 
 
 @contextlib.contextmanager
@@ -166,7 +172,11 @@ def test_a_flood_of_commands(cluster):
             with contextlib.suppress(BlockingIOError):
                 answers += client.recv(1 << 20).count(b"command:finished")
         assert_well(cluster, before)
-    assert answers > 0
+        client.settimeout(PATIENCE)
+        while not answers:
+            heard = client.recv(1 << 20)
+            assert heard, "closed without an answer"
+            answers += heard.count(b"command:finished")
 
 
 def test_a_flood_of_garbage_frames(cluster):
@@ -220,7 +230,8 @@ def test_a_stranger(cluster):
         assert as_user(cluster, "nobody", []) == "closed"
         for folder, mode in ((path, 0o600), (cluster.run_dir, 0o700)):
             folder.chmod(mode)
-    assert any(event["uid"] == pwd.getpwnam("nobody").pw_uid for event in cluster.events("peer-refused"))
+    nobody = pwd.getpwnam("nobody").pw_uid
+    until(lambda: any(event["uid"] == nobody for event in cluster.events("peer-refused")))
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
@@ -279,6 +290,6 @@ else:
 def as_user(cluster, name, arguments):
     """The last word of a small client that runs as this user: what became of a connection, or a command's exit code."""
     command = [sys.executable, "-c", AS_USER, name, str(cluster.run_dir / "control.sock"), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=20, env=CLEAN_ENVIRONMENT, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=CLEAN_ENVIRONMENT, check=False)
     print(name, arguments, result.stdout, result.stderr)
     return result.stdout.split()[-1] if result.stdout.split() else result.stderr

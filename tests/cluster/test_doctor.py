@@ -15,7 +15,7 @@ from bkd.supervisor.doctor.finding import Finding
 
 from .cluster import CLEAN_ENVIRONMENT
 
-QUICK = 10.0
+PATIENCE = 40.0
 AS_USER = """
 import os, pwd, sys
 user = pwd.getpwnam(sys.argv[1])
@@ -56,7 +56,9 @@ def test_it_is_a_table_for_people(prepare):
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
 def test_as_a_user_without_rights():
     command = [sys.executable, "-c", AS_USER, "nobody", "doctor", "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=QUICK, env=CLEAN_ENVIRONMENT, check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=CLEAN_ENVIRONMENT, check=False
+    )
     found = {one["name"]: one for one in json.loads(result.stdout)["findings"]}
 
     assert (result.returncode, result.stderr) == (0, "")
@@ -79,17 +81,17 @@ def test_a_probe_may_do_what_it_wants():
             "raises": lambda: 1 / 0,
             "leaves": lambda: os._exit(3),
             "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "hangs": lambda: time.sleep(60),
         },
-        0.5,
+        PATIENCE,
     )
+    found += tried({"hangs": lambda: time.sleep(60)}, 0.2)
 
     assert [one.name for one in found] == ["answers", "raises", "leaves", "dies", "hangs"]
     assert found[0].found == "caf\\udcff"
     assert found[1].found == "could not be tried: ZeroDivisionError: division by zero"
     assert found[2].found.endswith("(exit code 3)")
     assert found[3].found.endswith("(SIGKILL)")
-    assert found[4].found == "could not be tried: no answer within 500 ms"
+    assert found[4].found == "could not be tried: no answer within 200 ms"
     assert {one.state for one in found[1:]} == {"degraded"}
 
 
@@ -128,13 +130,13 @@ def test_an_application_that_does_not_import(prepare):
 
 
 def test_an_import_that_hangs(prepare):
-    cluster = prepare(web={"app": "hangs:app", "start_timeout": "1s"})
+    cluster = prepare(web={"app": "hangs:app", "start_timeout": "4s"})
     (cluster.folder / "hangs.py").write_text("import time\n\n\ndef fetch():\n    time.sleep(600)\n\n\nfetch()\n")
-    result = cluster.bkd("doctor", "fork-safety", "web", "--json", limit=QUICK)
+    result = cluster.bkd("doctor", "fork-safety", "web", "--json")
     found = json.loads(result.stdout)
 
     assert (result.returncode, found["verdict"]) == (1, "failed")
-    assert found["reasons"] == ["it took longer than 1.0 s, at hangs.py:5 in fetch"]
+    assert found["reasons"] == ["it took longer than 4.0 s, at hangs.py:5 in fetch"]
     assert found["trace"].splitlines() == ["  hangs.py:5 in fetch", "  hangs.py:8 in <module>"]
     assert cluster.processes() == []
 

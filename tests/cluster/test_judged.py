@@ -1,6 +1,7 @@
 """What supervisors are known to get wrong and no other test is about: clocks that are set, wrappers and noise at the
 end, power cuts, a run directory that is somebody else's, floods, and output while nobody supervises."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from .cluster import CLEAN_ENVIRONMENT, Traffic, alive, cpu_seconds, kill, until
 
 HOUR = 3600
+LONG = 20.0  # for a stop that takes 0.8 s on a machine with nothing else to do, and never ends while it waits for noise
 CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -50,7 +52,7 @@ time_t time(time_t *at) {
 }
 """
 NOISY = "trap 'while :; do echo dying dying dying dying dying dying; done' TERM; echo up; while :; do sleep 0.1; done"
-COUNTS = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done"
+COUNTS = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
 FLOOD = (
     "echo up; while [ ! -e go ]; do sleep 0.05; done; "
     "head -c 100000000 /dev/zero | tr '\\0' x | fold -w 99; touch flooded; sleep 600"
@@ -75,17 +77,18 @@ def settable(tmp_path):
 def test_the_wall_clock_is_set(prepare, settable, watch):
     """An hour forward, then two back, for all of the cluster: nobody is judged, delayed or restarted for it."""
     environ, step = settable
-    cluster = prepare(web={"app": "shop:app"}, ping={"interval": "500ms", "kill": "500ms"}).start(env=environ)
-    before, told = cluster.pids("web"), len(cluster.events())
+    cluster = prepare(web={"app": "shop:app"}, ping={"interval": "1s", "kill": "1s"}).start(env=environ)
+    before = cluster.pids("web")
     for shift in (HOUR, -HOUR):
         step(shift)
         assert abs(stamp(cluster) - time.time() - shift) < 60
-        watch(0.8)
-        assert cluster.serves()
+        watch(1.3)
+        assert cluster.get("/pid")
     assert cluster.pids("web") == before
-    assert len(cluster.events()) - told == 2
+    assert cluster.events("worker-late", "worker-hung", "worker-exited", "worker-worn") == []
+    assert [event for event in cluster.events("overslept") if event["seconds"] > HOUR / 2] == []
     kill(before[0])
-    until(lambda: cluster.worker("web.1")["pid"] != before[0] and cluster.is_ready(), 5.0)
+    until(lambda: cluster.is_renewed(before[0]))
     assert all(row["uptime"] < HOUR for row in cluster.group("web")["workers"])
 
 
@@ -101,18 +104,21 @@ def test_wrappers_and_noise_at_the_end(launch):
     wrapped = {"command": ["sh", "-c", "sleep 601; true"], "ready": "after:0s"}
     noisy = {"command": ["sh", "-c", NOISY], "ready": "log:up", "drain": "100ms", "term": "700ms"}
     cluster = launch(wrapped=wrapped, noisy=noisy, log={"rotate": "1MB", "keep": 2})
-    sleeper = next(pid for pid in cluster.processes() if b"601" in command_line(pid) and command_line(pid)[:2] != b"sh")
+    sleeper = until(lambda: [pid for pid in cluster.processes() if command_line(pid) == b"sleep\x00601\x00"])[0]
     began = time.monotonic()
     stopped = cluster.stop()
     killed = stopped.stderr.splitlines()[-1]
     assert (stopped.returncode, "noisy.1" in killed, "wrapped.1" in killed) == (3, True, False), stopped.stderr
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < LONG
     assert not alive(sleeper)
     until(cluster.is_gone)
 
 
 def command_line(pid):
-    return Path(f"/proc/{pid}/cmdline").read_bytes() if alive(pid) else b""
+    """Its arguments, each ended by a zero byte; nothing when it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def test_a_power_cut(prepare):
@@ -131,7 +137,7 @@ def test_a_power_cut(prepare):
         for left in (whole, whole[: len(whole) // 2]):
             state.write_bytes(left)
             cluster.start()
-            assert cluster.serves()
+            assert cluster.get("/pid")
             assert cluster.stop().returncode == 0
             until(cluster.is_gone)
         assert stranger.poll() is None
@@ -184,12 +190,13 @@ def logged(cluster):
     return sum(path.stat().st_size for path in (cluster.run_dir / "log").glob("loud.1.log*"))
 
 
-def test_output_while_no_master_is_there(launch, watch):
+def test_output_while_no_master_is_there(launch):
     """What a program prints while the master is stopped, dead, and succeeded is in its log line by line."""
     cluster = launch(counts={"command": ["sh", "-c", COUNTS], "ready": "after:0s"})
     master = cluster.status()["master_pid"]
     kill(master, signal.SIGSTOP)
-    watch(0.3)
+    before = len(cluster.log("counts.1").splitlines())
+    until(lambda: len(cluster.log("counts.1").splitlines()) > before + 5)
     kill(master)
     until(lambda: (now := cluster.answered()) and now["master_pid"] != master)
     seen = len(cluster.log("counts.1").splitlines())

@@ -71,8 +71,8 @@ def test_the_dispatcher_is_no_group_but_a_helper_of_those_it_serves(cluster):
     status = cluster.status()
 
     assert [group["name"] for group in status["groups"]] == ["jobs"]
-    row = dispatcher(cluster)
-    assert (row["release"], row["state"], alive(row["pid"])) == (1, "ready", True)
+    row = until(lambda: (row := dispatcher(cluster))["state"] == "ready" and row)
+    assert (row["release"], alive(row["pid"])) == (1, True)
     assert oct((cluster.run_dir / "messages.sock").stat().st_mode & 0o777) == "0o600"
     assert "dispatcher" not in cluster.said().partition("logs in")[0]
 
@@ -101,8 +101,8 @@ def test_verbs_about_messages_are_answered_by_the_dispatcher_and_audited_without
 
     until(lambda: runs_of(cluster, "classified"))
     assert "note" in listed, added
-    [told] = [event for event in cluster.events("command") if event["verb"] == "message:add"]
-    assert (told["arguments"], told["outcome"]) == ({"kind": "note", "items": "…", "count": "1"}, "done")
+    [told] = until(lambda: [event for event in cluster.events("command") if event["verb"] == "message:add"])
+    assert told["arguments"] == {"kind": "note"} and told["outcome"].startswith("stored "), told
     assert not [event for event in cluster.events("command") if event["verb"] == "message:list"]
 
 
@@ -122,7 +122,7 @@ def test_a_killed_dispatcher_costs_no_run(cluster):
 
     assert runs_of(cluster, "over-a-dispatcher") == [(1, runs_of(cluster, "over-a-dispatcher")[0][1])]
     assert cluster.pids("jobs") == executors
-    assert until(lambda: dispatcher(cluster)["pid"]) != before
+    assert dispatcher(cluster)["pid"] != before
 
 
 def test_a_killed_master_costs_no_run(cluster):
@@ -136,8 +136,9 @@ def test_a_killed_master_costs_no_run(cluster):
         open_gate(cluster)
         assert post.end(receipt).state == "succeeded"
 
-    status = until(cluster.answered)
-    assert status["master_pid"] != before[0]
+    until(cluster.is_ready)
+    assert cluster.status()["master_pid"] != before[0]
+    until(lambda: dispatcher(cluster)["state"] == "ready")
     assert dispatcher(cluster)["pid"] == before[1]
     assert len(runs_of(cluster, "over-a-master")) == 1
 
@@ -179,6 +180,7 @@ def test_a_roll_loses_nothing_and_runs_nothing_twice(cluster):
         while rolling.poll() is None:
             receipts += post.put("note", f"roll-{len(receipts)}")
             post.end(receipts[-1])
+        receipts += post.put("note", f"roll-{len(receipts)}")
         assert {post.end(receipt).state for receipt in receipts} == {"succeeded"}
 
     assert rolling.returncode == 0
@@ -221,12 +223,13 @@ def test_a_stuck_handler_is_ended_with_evidence_and_its_message_tried_again(laun
     cluster = launch(jobs=JOBS | {"mode": "exclusive", "count": 1})
     with Post(cluster) as post:
         (receipt,) = post.put("stuck", "never")
-        end = post.end(receipt, 30.0)
+        end = post.end(receipt, 60.0)
 
     assert (end.state, len(runs_of(cluster, "never"))) == ("dead_letter", 2)
     hung = cluster.events("worker-hung")
     assert [fact["verdict"] for fact in hung] == ["overdue", "overdue"]
     assert len(cluster.events("evidence-taken")) == 2
+    until(lambda: len(cluster.events("worker-exited")) == 2)
     assert cluster.worker("jobs.1")["last_exit"]["cause"] == "hung"
     assert "time.sleep" in cluster.bkd("why", "jobs.1").stdout
     assert [row["result"] for row in attempts(cluster, receipt)] == ["timeout", "timeout"]
@@ -238,7 +241,7 @@ def test_the_dispatcher_comes_and_goes_with_the_groups_that_need_it(launch):
     path = cluster.run_dir / "messages.sock"
     assert not path.exists()
     nothing = ask(cluster, "message:list")
-    assert "no group of the configuration" in nothing
+    assert 'has kind = "messages"' in nothing
 
     cluster.configure(web=web, jobs=JOBS, store={"url": "sqlite:run/other.db"})
     reload = cluster.bkd("reload")

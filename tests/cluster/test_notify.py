@@ -15,7 +15,7 @@ from bkd.supervisor.notify import DATAGRAM_BYTES, NotifySocket, parse
 
 from .cluster import kill, until
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 SENDER = """
 import array, os, select, socket, subprocess, sys
@@ -30,7 +30,7 @@ def barrier():
     os.close(writing)
     poll = select.poll()
     poll.register(reading, 0)
-    return bool(poll.poll(10000))
+    return bool(poll.poll(30000))
 def wait():
     sys.stdin.read()
 """
@@ -265,18 +265,18 @@ def program(code, **settings):
     return {"command": [sys.executable, "-S", "-E", "-c", SPEAKING + code], "ready": "notify", **settings}
 
 
-def test_programs_say_how_they_are(prepare, watch):
+def test_programs_say_how_they_are(prepare):
     """One cluster, each group about one word; what a program says while no master is there is heard by the next."""
     cluster = prepare(
         status=program('say("READY=1\\nSTATUS=a\\x1b[1mb\\nFDSTORE=1"); time.sleep(600)'),
         busy=program('say("READY=1"); say("RELOADING=1\\nSTATUS=half"); time.sleep(600)'),
         slow=program(
-            'say("EXTEND_TIMEOUT_USEC=20000000"); time.sleep(1.5); say("READY=1"); time.sleep(600)', start_timeout="1s"
+            'say("EXTEND_TIMEOUT_USEC=60000000"); time.sleep(3); say("READY=1"); time.sleep(600)', start_timeout="2s"
         ),
         dog=program('say("READY=1\\nWATCHDOG_USEC=400000\\nWATCHDOG=1"); time.sleep(600)', term="100ms"),
         fed=program(
             """
-say("READY=1\\nWATCHDOG_USEC=600000")
+say("READY=1\\nWATCHDOG_USEC=3000000")
 while True:
     say("WATCHDOG=1")
     time.sleep(0.1)
@@ -294,9 +294,12 @@ time.sleep(600)
         error=program('say("READY=1"); time.sleep(0.3); say("ERRNO=28"); sys.exit(1)', restart="never"),
         moved=program(
             """
+reader, writer = os.pipe()
 if os.fork():
+    os.read(reader, 1)
     sys.exit(0)
 say(f"MAINPID={os.getpid()}\\nREADY=1\\nSTATUS={os.getpid()}")
+os.write(writer, b"x")
 time.sleep(600)
 """
         ),
@@ -306,36 +309,37 @@ time.sleep(600)
 while not os.path.exists("open"):
     time.sleep(0.01)
 say("READY=1\\nSTATUS=said to nobody")
+open("said", "w").close()
 time.sleep(600)
 """
         ),
     ).start(ready=False)
 
-    until(lambda: cluster.answered() and cluster.worker("slow.1")["state"] == "ready")
-    assert cluster.worker("status.1")["status_text"] == "a[1mb"
-    assert "    says: reloading: half\n" in cluster.bkd("status").stdout
-    assert cluster.worker("stranger.1")["pid"] != 1
+    until(lambda: cluster.answered() and cluster.worker("slow.1")["state"] == "ready", 40.0)
+    until(lambda: cluster.worker("status.1")["status_text"] == "a[1mb")
+    until(lambda: "    says: reloading: half\n" in cluster.bkd("status").stdout)
+    assert until(lambda: cluster.worker("stranger.1")["pid"]) != 1
 
-    moved = cluster.worker("moved.1")
-    assert moved["status_text"] == str(moved["pid"])
+    moved = until(lambda: (row := cluster.worker("moved.1"))["pid"] and row["status_text"] == str(row["pid"]) and row)
     kill(moved["pid"])
     until(lambda: cluster.worker("moved.1")["pid"] not in (None, moved["pid"]))
 
-    hung = until(
-        lambda: (
-            (found := {event["slot"] for event in cluster.events("worker-hung")}) >= {"dog.1", "trigger.1"} and found
-        )
-    )
-    assert hung == {"dog.1", "trigger.1"}
+    until(lambda: hung(cluster) >= {"dog.1", "trigger.1"})
+    assert hung(cluster) == {"dog.1", "trigger.1"}
     assert "No space left on device" in until(lambda: "ERRNO" in (why := cluster.bkd("why", "error.1").stdout) and why)
 
     before, fed = cluster.status()["master_pid"], cluster.worker("fed.1")
     assert (fed["verdict"], fed["lag"]) == ("ok", None)
     kill(before, signal.SIGSTOP)
     (cluster.folder / "open").touch()
-    watch(0.2)
+    until((cluster.folder / "said").exists)
     kill(before)
     late = until(lambda: cluster.answered() and (row := cluster.worker("late.1"))["state"] == "ready" and row)
     assert late["status_text"] == "said to nobody"
     assert cluster.worker("fed.1")["pid"] == fed["pid"]
     assert cluster.worker("status.1")["status_text"] == "a[1mb"
+
+
+def hung(cluster):
+    """The slots of those that were said to hang."""
+    return {event["slot"] for event in cluster.events("worker-hung")}

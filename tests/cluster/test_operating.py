@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .cluster import CLEAN_ENVIRONMENT, Traffic, alive, cpu_seconds, ended, kill, title, until
+from .cluster import CLEAN_ENVIRONMENT, PATIENCE, Traffic, alive, cpu_seconds, ended, kill, title, until
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,13 @@ def test_status_as_a_document(cluster):
     assert status["groups"][0]["bind"] == [f"127.0.0.1:{cluster.port}"]
     helper = status["groups"][0]["helpers"][0]
     assert (helper["role"], helper["state"], alive(helper["pid"])) == ("zygote", "ready", True)
-    row = until(lambda: (row := cluster.worker("web.1"))["rss"] and row)
-    assert row["rss"] > 1 << 20 and row["verdict"] == "ok" and row["ping_age"] < 5 and row["lag"] < 1
+    until(lambda: is_well(cluster.worker("web.1")))
+
+
+def is_well(row):
+    """Whether a heartbeat has come of late, and what it told is good."""
+    beats = row["rss"] and row["verdict"] == "ok"
+    return beats and row["rss"] > 1 << 20 and row["ping_age"] < 5 and row["lag"] < 1
 
 
 def test_status_for_people(cluster):
@@ -67,7 +72,7 @@ def test_status_again_and_again(cluster):
     until(lambda: watching.stdout.readline().startswith("shop running"))
     until(lambda: watching.stdout.readline().startswith("shop running"))
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(5) in (0, 130)
+    assert watching.wait(PATIENCE) in (0, 130)
 
 
 def test_the_cluster_is_found(cluster, tmp_path):
@@ -85,8 +90,8 @@ def test_titles_say_who_is_who(cluster):
     """`ps` shows application, slot, release and state of every process."""
     status = cluster.status()
     assert title(status["master_pid"]) == "bkd: shop master"
-    assert title(cluster.worker("web.1")["pid"]) == "bkd: shop web.1 r1 ready"
-    assert title(cluster.worker("ticker.1")["pid"]) == "bkd: shop ticker.1 r1 ready"
+    until(lambda: title(cluster.worker("web.1")["pid"]) == "bkd: shop web.1 r1 ready")
+    until(lambda: title(cluster.worker("ticker.1")["pid"]) == "bkd: shop ticker.1 r1 ready")
     assert title(cluster.group("web")["helpers"][0]["pid"]).startswith("bkd: shop web zygote r1")
     assert "bkd" in title(status["keeper_pid"])
 
@@ -119,10 +124,16 @@ def test_scaling_to_nothing_and_back(cluster):
 
 def test_a_slot_that_is_scaled_away_finishes_its_request(cluster):
     """Scaling down drains: a request in flight is answered."""
+    asked = times_asked(cluster)
     with cluster.send("/sleep?1") as client:
-        until(lambda: "asked" in cluster.log("web.1") + cluster.log("web.2"))
+        until(lambda: times_asked(cluster) > asked)
         scaled(cluster, "web=0")
         assert b"slept" in client.makefile("rb").read()
+
+
+def times_asked(cluster):
+    """How many requests for `/sleep` workers have begun with."""
+    return sum(cluster.log(f"web.{number}").count("asked") for number in (1, 2))
 
 
 def test_scaling_loses_no_request(cluster):
@@ -182,7 +193,7 @@ def test_following_the_logs(cluster):
     cluster.get("/say?the-news")
     assert lines_of(following, 1)[0].endswith("| the-news\n")
     following.send_signal(signal.SIGINT)
-    assert following.wait(5) in (0, 130)
+    assert following.wait(PATIENCE) in (0, 130)
 
 
 def open_files(pid):
@@ -219,11 +230,17 @@ def test_following_the_events(cluster):
     until(lambda: "inotify" in "".join(open_files(following.pid)))
     pid = cluster.worker("web.1")["pid"]
     kill(pid)
-    events = [json.loads(line) for line in lines_of(following, 3)]
-    assert (events[0]["fact"], events[0]["pid"], events[0]["signal"]) == ("worker-exited", pid, 9)
-    assert events[-1]["fact"] in ("worker-started", "worker-ready")
+    exited = event_of(following, "worker-exited", pid=pid)
+    assert (exited["slot"], exited["signal"]) == ("web.1", 9)
+    assert event_of(following, "worker-started", slot="web.1")["pid"] != pid
     following.send_signal(signal.SIGINT)
-    following.wait(5)
+    assert following.wait(PATIENCE) in (0, 130)
+
+
+def event_of(following, fact, **known):
+    """The next of these events that a command shows; others, of what came before, may lie between."""
+    events = map(json.loads, following.stdout)
+    return next(event for event in events if event["fact"] == fact and event.items() >= known.items())
 
 
 def test_the_foreground_shows_everything(cluster):
@@ -236,11 +253,19 @@ def test_the_foreground_shows_everything(cluster):
 
 
 def test_the_idle_cost_nothing(cluster, watch):
-    """An idle cluster's master uses less than 1 % of a CPU, and status stays cheap."""
+    """An idle cluster's master uses less than 1 % of a CPU, and status stays cheap: at best, for what else the machine
+    does costs CPU, too."""
     master = cluster.status()["master_pid"]
-    before = cpu_seconds(master)
-    watch(2.0)
-    assert cpu_seconds(master) - before <= 0.03
-    began = time.monotonic()
-    cluster.status()
-    assert time.monotonic() - began < 1.0
+
+    def used(seconds):
+        before = cpu_seconds(master)
+        watch(seconds)
+        return cpu_seconds(master) - before
+
+    def answered():
+        began = time.monotonic()
+        cluster.status()
+        return time.monotonic() - began
+
+    assert any(used(2.0) <= 0.03 for _ in range(5))
+    assert any(answered() < 0.2 for _ in range(5))

@@ -1,5 +1,6 @@
 """bkd as PID 1 of a container: it reaps strangers, ends by SIGTERM, and gives its exit code to whoever waits for it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,23 +54,33 @@ def test_output_goes_where_the_container_collects_it(contain):
 
 
 def test_strangers_are_reaped_in_silence(contain):
-    """A process that nobody knows, left to PID 1 by a program, leaves no zombie and no word in the events."""
+    """A process that nobody knows, left to PID 1 by a program, leaves no zombie and no word in the events, not even
+    before the next death that is told."""
     cluster = contain(web={"app": "shop:app", "count": 1})
     inside(cluster)
-    before = len(cluster.events())
     left, _, owner = cluster.get("/orphan").partition(" of ")
-    assert (int(left) > 1, owner) == (True, str(cluster.worker("web.1")["pid"]))
-    stranger = next(pid for pid in cluster.processes() if namespaced(pid) == int(left))
+    worker = cluster.pids("web")[0]
+    assert (int(left) > 1, owner) == (True, str(worker))
+    stranger = outside(cluster, int(left))
     kill(stranger)
     until(lambda: not Path(f"/proc/{stranger}").exists())
-    assert len(cluster.events()) == before
-    assert cluster.serves()
+    kill(outside(cluster, worker))
+    until(lambda: cluster.is_renewed(worker))
+    assert [event["pid"] for event in cluster.events("worker-exited")] == [worker]
+    assert [event for event in cluster.events() if event.get("pid") == int(left)] == []
+
+
+def outside(cluster, pid):
+    """The pid out here of one of the cluster's processes, which has this one in its container."""
+    return next(found for found in cluster.processes() if namespaced(found) == pid)
 
 
 def namespaced(pid):
-    """The pid that a process has in its own namespace."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+    """The pid that a process has in its own namespace, 0 when it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+    return 0
 
 
 def test_a_lost_group_ends_the_container(contain):

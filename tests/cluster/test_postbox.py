@@ -11,7 +11,7 @@ from bkd.workers.store.opening import opened
 
 from .dispatching import dispatching, looped
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @looped
@@ -22,8 +22,8 @@ async def test_what_cannot_be_sent_harms_nothing_that_is_put_together_with_it(tm
         puts = [[NewMessage("a")], [NewMessage("a", unique="\ud800")], [NewMessage("a", notify="x" * 2_000_000)]]
         puts.append([NewMessage("a", payload=b"x" * 1_000_000)])
 
-        done = await asyncio.gather(*(postbox.put(messages, 5.0) for messages in puts), return_exceptions=True)
+        done = await asyncio.gather(*(postbox.put(messages, 30.0) for messages in puts), return_exceptions=True)
 
         assert [type(one) for one in done] == [list, RefusedError, RefusedError, list]
-        assert len(await postbox.put([NewMessage("a")], 5.0)) == 1
+        assert len(await postbox.put([NewMessage("a")], 30.0)) == 1
         postbox.close()

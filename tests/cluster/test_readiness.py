@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,8 @@ import pytest
 from bkd.ipc.errors import DeadlineError
 from bkd.supervisor.readiness import parse, wait_ready
 
-PATIENCE = 10.0
+from .cluster import PATIENCE, free_port
+
 SHORTLY = 0.5
 
 SERVER = """
@@ -65,9 +65,7 @@ class Program:
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

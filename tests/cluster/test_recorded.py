@@ -52,7 +52,7 @@ keeperupgrade.MASTER = {MASTER!r}.format(path=sys.argv[1])
 sys.exit(launch.start_from_file(dict(config=sys.argv[-1])))
 """
 
-WEB = {"app": "versioned:app", "count": 2, "min_ready": "300ms", "lame_duck": "200ms", "term": "1s"}
+WEB = {"app": "versioned:app", "count": 2, "min_ready": "300ms", "lame_duck": "2s", "term": "1s"}
 
 
 class Entry(msgspec.Struct):
@@ -85,7 +85,7 @@ def story(cluster) -> list[Entry]:
     cluster.start(prefix=[sys.executable, "-c", START, str(path)])
     old = cluster.pids("web")[0]
     kill(old)
-    until(lambda: old not in cluster.pids("web") and cluster.is_ready())
+    until(lambda: cluster.is_renewed(old))
     deploy(cluster, 2)
     assert cluster.bkd("restart", "web").returncode == 0
     deploy(cluster, "bad", "from starts import fails as start")

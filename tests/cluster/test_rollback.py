@@ -23,12 +23,13 @@ from .clients import (
     releases,
     served,
     stage,
+    succeeded,
     write,
     zygotes,
 )
 from .cluster import alive, kill, until
 
-WEB = {"app": "versioned:app", "min_ready": "300ms", "lame_duck": "300ms", "term": "1s"}
+WEB = {"app": "versioned:app", "min_ready": "300ms", "lame_duck": "2s", "term": "1s"}
 
 
 def restarted(cluster, version, code=""):
@@ -125,15 +126,17 @@ def test_the_old_code_comes_back_after_a_crash(launch):
     old = cluster.pids("web")
     for pid in old:
         kill(pid)
-    until(lambda: not set(old) & set(cluster.pids("web")) and cluster.is_ready())
+    until(lambda: cluster.is_renewed(*old))
     assert (releases(cluster), served(cluster)) == ([1, 1], {"1"})
 
 
 def test_a_new_master_can_go_back(launch):
     """Which releases there are outlives the master."""
     cluster = restarted(launch(web=WEB), 2)
-    kill(cluster.status()["master_pid"])
-    until(lambda: cluster.answered() and cluster.is_ready() and sorted(zygotes(cluster)) == [1, 2])
+    master = cluster.status()["master_pid"]
+    kill(master)
+    succeeded(cluster, master)
+    until(lambda: cluster.is_ready() and sorted(zygotes(cluster)) == [1, 2])
     assert cluster.bkd("rollback", "web").returncode == 0
     assert (releases(cluster), served(cluster)) == ([1, 1], {"1"})
 
@@ -166,7 +169,7 @@ def test_a_link_that_is_switched(prepare, preload):
     old = cluster.pids("web")
     for pid in old:
         kill(pid)
-    until(lambda: not set(old) & set(cluster.pids("web")) and cluster.is_ready())
+    until(lambda: cluster.is_renewed(*old))
     assert (served(cluster), served(cluster, "/module?late")) == ({"1"}, {"1"})
     with Load(cluster) as load:
         assert cluster.bkd("restart", "web").returncode == 0
@@ -230,7 +233,7 @@ def test_another_interpreter(prepare):
     old = cluster.pids("web")
     for pid in (zygotes(cluster)[1], *old):
         kill(pid)
-    until(lambda: not set(old) & set(cluster.pids("web")) and cluster.is_ready())
+    until(lambda: cluster.is_renewed(*old))
     assert (served(cluster), served(cluster, "/module?late_marker")) == ({"blue"}, {"blue"})
     with Load(cluster) as load:
         result = cluster.bkd("restart", "web")

@@ -12,18 +12,20 @@ from .clients import (
     command,
     deploy,
     finished,
+    is_settled,
     opened,
     outcome,
     reached,
     releases,
     served,
     stage,
+    succeeded,
     waiting,
     zygotes,
 )
 from .cluster import PATIENCE, alive, free_port, kill, until
 
-WEB = {"app": "versioned:app", "min_ready": "300ms", "lame_duck": "300ms", "term": "1s"}
+WEB = {"app": "versioned:app", "min_ready": "300ms", "lame_duck": "2s", "term": "1s"}
 
 
 def said(cluster, slot, word):
@@ -37,7 +39,7 @@ def said(cluster, slot, word):
 def test_rolls_under_load(launch):
     """Three rolls in a row under clients with kept and with new connections: none of their requests is lost, no worker
     of the old code is left, and each command says what is live now."""
-    cluster = launch(web=WEB | {"count": 3, "lame_duck": "1s"})
+    cluster = launch(web=WEB | {"count": 3})
     for number in (2, 3, 4):
         old = cluster.pids("web")
         with Load(cluster, kept=3, new=3) as load:
@@ -105,7 +107,8 @@ def test_a_slow_request_is_waited_for(launch):
         until(lambda: releases(cluster) == [2, 2] and len([pid for pid in old if alive(pid)]) == 1)
         until(lambda: served(cluster) == {"2"})
         until(lambda: all(worker["uptime"] > 1.0 for worker in cluster.group("web")["workers"]))
-        assert (stage(cluster), restart.poll()) == ("settling", None)
+        reached(cluster, "settling")
+        assert restart.poll() is None
         (cluster.folder / "go").touch()
         answer = client.makefile("rb").read().split(b"\r\n\r\n")[1].decode()
     assert answer in [f"1 {pid}" for pid in old]
@@ -116,7 +119,7 @@ def test_a_slow_request_is_waited_for(launch):
 def test_recycling_keeps_the_group_complete(launch):
     """Workers that have all had their `max_requests` at the same time are replaced one after the other: the group is
     never without one of them, and no request is lost."""
-    cluster = launch(web=WEB | {"count": 3, "max_requests": 60, "lame_duck": "1s"})
+    cluster = launch(web=WEB | {"count": 3, "max_requests": 60})
     first, ready = set(cluster.pids("web")), []
 
     def renewed():
@@ -191,7 +194,7 @@ def test_without_waiting(launch):
     assert roll.pop("age") >= 0.0
     assert roll | {"release": 2, "from": 1, "stage": "canary", "moved": 0, "count": 2} == roll
     opened(cluster)
-    until(lambda: releases(cluster) == [2, 2] and stage(cluster) is None)
+    until(lambda: is_settled(cluster) and releases(cluster) == [2, 2])
 
 
 def test_json(launch):
@@ -225,7 +228,7 @@ def test_a_second_restart_while_the_first_loads(launch):
     cluster = launch(web=WEB)
     deploy(cluster, 2, "import starts\nstarts.hold()")
     first = command(cluster, "restart", "--json", "web")
-    reached(cluster, "loading")
+    until(lambda: said(cluster, "web.zygote", "holding"))
     deploy(cluster, 3)
     second = command(cluster, "restart", "--json", "web")
     ends = [finished(first), finished(second)]
@@ -342,9 +345,11 @@ def test_the_master_dies(launch):
     cluster = launch(web=WEB)
     with Load(cluster) as load:
         rolling(cluster)
-        kill(cluster.status()["master_pid"])
+        master = cluster.status()["master_pid"]
+        kill(master)
         opened(cluster)
-        until(lambda: cluster.answered() and stage(cluster) is None and len(set(releases(cluster))) == 1)
+        succeeded(cluster, master)
+        until(lambda: is_settled(cluster))
         load.goes_on()
     assert dict(load.lost) == {}
     number = cluster.group("web")["release"]
@@ -363,8 +368,8 @@ def test_a_held_slot_keeps_its_release(launch):
     assert "web.1" in result.stderr + result.stdout
     assert (releases(cluster), cluster.pids("web")[0], alive(old[0])) == ([1, 2], old[0], True)
     assert cluster.bkd("unhold", "web.1").returncode == 0
-    until(lambda: releases(cluster) == [2, 2] and cluster.is_ready())
-    assert served(cluster) == {"2"}
+    until(lambda: is_settled(cluster) and releases(cluster) == [2, 2])
+    until(lambda: served(cluster) == {"2"})
 
 
 # -- other kinds
@@ -377,7 +382,8 @@ def test_a_function_finishes_its_work(launch):
     restart = command(cluster, "restart", "job")
     until(lambda: said(cluster, "job.1", "asked 1") and said(cluster, "job.1", "begun 2"))
     until(lambda: (worker := cluster.worker("job.1"))["release"] == 2 and worker["uptime"] > 1.0)
-    assert (stage(cluster, "job"), restart.poll()) == ("settling", None)
+    reached(cluster, "settling", "job")
+    assert restart.poll() is None
     opened(cluster)
     assert finished(restart).returncode == 0
     assert [line for line in cluster.log("job.1").splitlines() if line.endswith("1")][-1] == "finished 1"

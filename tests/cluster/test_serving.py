@@ -135,7 +135,7 @@ def test_an_application_with_a_thread_is_not_forked(launch):
     assert "preload is off" in group["reason"] and "watcher" in group["reason"]
     assert int(cluster.get("/pid")) in cluster.pids("web")
     assert [event["group"] for event in cluster.events("preload-off")] == ["web"]
-    assert [helper for helper in group["helpers"] if alive(helper["pid"])] == []
+    until(lambda: not [helper for helper in cluster.group("web")["helpers"] if alive(helper["pid"])])
 
 
 def test_workers_may_import_the_application_themselves(launch):

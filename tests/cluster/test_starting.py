@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from .cluster import alive, kill, until
+from .cluster import PATIENCE, alive, kill, until
 
 
 def test_in_the_background(prepare):
@@ -18,7 +18,7 @@ def test_in_the_background(prepare):
     until(lambda: cluster.answered() and cluster.group("web")["ready"] == 2)
     assert command.poll() is None
     (cluster.folder / "open").touch()
-    assert command.wait(10) == 0
+    assert command.wait(PATIENCE) == 0
     assert cluster.is_ready()
     assert cluster.serves()
     assert cluster.stop().returncode == 0
@@ -28,7 +28,7 @@ def test_in_the_background(prepare):
 def test_in_the_background_it_keeps_no_descriptor(prepare):
     """A pipe behind `bkd start -d` ends with the command, and the cluster is no child of the shell's session."""
     cluster = prepare(web={"app": "shop:app"})
-    result = cluster.bkd("start", "-d", limit=20)
+    result = cluster.bkd("start", "-d")
     assert (result.returncode, result.stdout) == (0, "")
     keeper = cluster.status()["keeper_pid"]
     assert os.getsid(keeper) == keeper
@@ -44,7 +44,7 @@ def test_a_start_outlives_its_first_master(prepare):
     until(lambda: (status := cluster.answered()) and status["master_pid"] != first)
     assert command.poll() is None
     (cluster.folder / "open").touch()
-    assert command.wait(20) == 0
+    assert command.wait(PATIENCE) == 0
     assert cluster.worker("job.1")["state"] == "ready"
 
 
@@ -54,7 +54,7 @@ def test_an_interrupted_start(prepare):
     command = cluster.popen("start", "-d")
     until(lambda: cluster.answered() and cluster.worker("job.1")["pid"])
     kill(command.pid, signal.SIGINT)
-    assert command.wait(20) != 0
+    assert command.wait(PATIENCE) != 0
     until(cluster.is_gone)
 
 
@@ -204,7 +204,7 @@ def test_run_without_a_file(prepare):
     until(cluster.serves)
     assert len(until(lambda: {cluster.get("/pid") for _ in range(20)})) <= 2
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     until(lambda: not cluster.processes())
 
 

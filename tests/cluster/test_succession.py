@@ -8,6 +8,7 @@ import time
 import pytest
 
 from .cluster import Traffic, alive, ended, kill, until
+from .test_hard_times import stopped
 
 
 def replace_master(cluster):
@@ -45,7 +46,7 @@ def test_the_workers_stay(cluster):
         end = until(lambda name=name, pid=pid: (end := cluster.worker(name)["last_exit"]) and end["pid"] == pid and end)
         assert (end["signal"], end["cause"]) == (9, "killed from outside")
     until(cluster.is_ready)
-    assert cluster.serves()
+    assert cluster.get("/pid")
     assert cluster.stop().returncode == 0
     until(cluster.is_gone)
 
@@ -55,7 +56,8 @@ def test_no_request_is_lost(cluster):
     with Traffic(cluster) as traffic:
         replace_master(cluster)
         until(cluster.is_ready)
-    assert (traffic.failed, traffic.served > 10) == ([], True)
+        until(lambda: traffic.served > 10)
+    assert traffic.failed == []
 
 
 def test_everything_dies_but_the_keeper(cluster):
@@ -66,8 +68,8 @@ def test_everything_dies_but_the_keeper(cluster):
     for pid in (status["master_pid"], *helpers, *before):
         kill(pid)
     until(lambda: (now := cluster.answered()) and now["master_pid"] != status["master_pid"])
-    until(lambda: cluster.is_renewed(*before))
-    assert cluster.serves()
+    until(lambda: cluster.is_renewed(*before), 40.0)
+    assert cluster.get("/pid")
     assert {event["cause"] for event in cluster.events("worker-exited")} == {"killed from outside"}
     assert cluster.events("breaker-opened") == []
 
@@ -96,9 +98,21 @@ def test_a_worker_that_dies_meanwhile(cluster):
         kill(status["master_pid"])
         kill(pid)
         until(lambda status=status: (now := cluster.answered()) and now["master_pid"] != status["master_pid"])
-        until(lambda name=name, pid=pid: cluster.worker(name)["pid"] != pid and cluster.is_ready())
+        until(lambda pid=pid: cluster.is_renewed(pid))
         end = cluster.worker(name)["last_exit"]
         assert (end["pid"], end["signal"], end["cause"]) == (pid, 9, "killed from outside")
+
+
+def test_a_worker_that_dies_while_the_next_master_looks_around(cluster, watch):
+    """The keeper says how it ended, however late it does so."""
+    replace_master(cluster)
+    pid = cluster.pids("web")[0]
+    with stopped(cluster.process.pid):
+        kill(pid)
+        assert ended(pid)
+        watch(0.5)
+    end = until(lambda: (end := cluster.worker("web.1")["last_exit"]) and end["pid"] == pid and end)
+    assert (end["signal"], end["cause"]) == (9, "killed from outside")
 
 
 def test_what_an_operator_has_asked_for_stays(cluster):
@@ -117,7 +131,7 @@ def test_what_an_operator_has_asked_for_stays(cluster):
 def test_a_failed_slot_stays_failed(prepare):
     """What was given up is not tried again by a new master; `bkd reset` does that."""
     cluster = prepare(job={"target": "functions:exits_78", "restart": "always"}).start(ready=False)
-    until(lambda: cluster.answered() and cluster.worker("job.1")["state"] == "failed")
+    until(lambda: cluster.answered() and cluster.worker("job.1")["state"] == "failed", 40.0)
     replace_master(cluster)
     until(lambda: cluster.worker("job.1")["state"] == "failed")
     assert len(cluster.events("worker-started")) == 1
@@ -132,7 +146,7 @@ def test_a_zygote_that_dies_with_the_master(cluster):
     until(cluster.is_ready)
     assert workers(cluster) == before
     kill(before[0])
-    until(lambda: (row := cluster.worker("web.1"))["state"] == "ready" and row["pid"] != before[0])
+    until(lambda: cluster.is_renewed(before[0]), 40.0)
 
 
 def test_a_hung_worker_is_found_by_the_next_master(launch):
@@ -142,20 +156,19 @@ def test_a_hung_worker_is_found_by_the_next_master(launch):
     with cluster.send("/spin"):
         replace_master(cluster)
         assert ended(old)
-    until(cluster.is_ready)
+    until(lambda: cluster.is_renewed(old))
 
 
 def test_a_stop_that_lost_its_master(launch):
-    """A master that dies in the middle of a stop does not keep the cluster from being stopped."""
+    """A master that dies in the middle of a stop does not keep the cluster from being stopped, nor `bkd stop` from
+    telling what had to be killed."""
     stubborn = {"command": [sys.executable, "stubborn.py"], "ready": "log:pid", "drain": "2s", "term": "300ms"}
     cluster = launch(tree=stubborn)
     pid = cluster.worker("tree.1")["pid"]
     stop = cluster.popen("stop")
     until(lambda: cluster.worker("tree.1")["state"] == "draining")
     kill(cluster.status()["master_pid"])
-    assert stop.wait(20) in (1, 3)
-    if not cluster.is_gone():
-        assert cluster.stop().returncode in (3, 4)
+    assert stop.wait(40) == 3
     until(cluster.is_gone)
     assert not alive(pid)
 
@@ -184,15 +197,12 @@ def test_a_signal_without_a_master_counts_once(cluster):
 
 def test_nobody_is_judged_by_what_the_last_master_saw_long_ago(launch):
     """The state on the disk is as old as the last turn; heartbeats since then are in no file."""
-    cluster = launch(
-        ping={"interval": "600ms", "kill": "600ms"}, web={"app": "shop:app", "min_ready": "100ms", "count": 2}
-    )
-    saved = (cluster.run_dir / "state").stat().st_mtime
-    until(lambda: time.time() - (cluster.run_dir / "state").stat().st_mtime > 2.0)
-    assert (cluster.run_dir / "state").stat().st_mtime - saved < 1.0
+    cluster = launch(ping={"interval": "1s", "kill": "1500ms"}, web={"app": "shop:app", "min_ready": "100ms"})
+    state = cluster.run_dir / "state"
+    until(lambda: time.time() - state.stat().st_mtime > 3.0)
     before = cluster.pids("web")
     replace_master(cluster)
-    until(lambda: all((worker["ping_age"] or 9) < 0.5 for worker in cluster.group("web")["workers"]))
+    until(lambda: all((worker["ping_age"] or 9.0) < 1.0 for worker in cluster.group("web")["workers"]))
     assert cluster.pids("web") == before
     assert cluster.events("worker-hung", "worker-late") == []
 

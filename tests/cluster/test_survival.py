@@ -1,4 +1,4 @@
-"""Masters, zygotes and workers killed in every order, a master that stands still, a disk that is full or gone."""
+"""Masters, zygotes and workers killed in every order, a disk that is full or gone."""
 
 import contextlib
 import os
@@ -12,6 +12,7 @@ import pytest
 from bkd.ipc.message import FunctionWork, Ping, Welcome
 
 from .cluster import Traffic, alive, ended, kill, until
+from .test_hard_times import stopped
 from .web_worker.master import Master, Peer
 
 STAGES = ('"release-loading"', '"stage":"canary"', '"stage":"rolling"', '"stage":"settling"')
@@ -82,7 +83,8 @@ def survive(cluster, times):
         for _ in range(times):
             next_master(cluster)
         until(lambda: cluster.group("web")["ready"] == 3)
-    assert (traffic.failed, traffic.served > 10 * times) == ([], True)
+        until(lambda: traffic.served > 10 * times)
+    assert traffic.failed == []
     assert everybody(cluster) == before
     assert (cluster.worker("nap.1")["state"], cluster.group("web")["count"]) == ("held", 3)
     assert cluster.worker("bad.1")["state"] == "failed"
@@ -96,7 +98,7 @@ def busy(prepare):
     nap = {"command": ["sleep", "600"], "ready": "after:50ms", "restart": "always"}
     web = {"app": "shop:app", "min_ready": "100ms"}
     cluster = prepare(web=web, nap=nap, bad=bad).start(ready=False)
-    until(lambda: cluster.answered() and cluster.group("web")["ready"] == 2)
+    until(lambda: cluster.answered() and cluster.group("web")["ready"] == 2, 40.0)
     return cluster
 
 
@@ -167,7 +169,7 @@ def test_the_ends_of_adopted_workers_are_known(versioned):
     for pid in (status["master_pid"], zygote, gone):
         kill(pid)
     next_master(cluster, status["master_pid"])
-    until(lambda: cluster.is_ready() and cluster.group("web")["helpers"])
+    until(lambda: cluster.is_renewed(gone) and cluster.group("web")["helpers"])
     assert cluster.worker("web.2")["pid"] == stays
     assert cluster.group("web")["release"] == 1
 
@@ -188,21 +190,6 @@ def test_a_worker_obeys_no_earlier_master(tmp_path):
         worker.sock.close()
 
 
-def test_a_master_that_stands_still(launch, watch):
-    """For much longer than `ping.kill`: requests are answered, and when it goes on nobody is judged for that time."""
-    cluster = launch(ping={"interval": "500ms", "kill": "500ms"}, web={"app": "shop:app", "min_ready": "100ms"})
-    before, master = everybody(cluster), cluster.status()["master_pid"]
-    with Traffic(cluster) as traffic:
-        kill(master, signal.SIGSTOP)
-        watch(3.0)
-        kill(master, signal.SIGCONT)
-        until(lambda: cluster.events("overslept"))
-        watch(1.0)
-    assert (traffic.failed, everybody(cluster)) == ([], before)
-    assert cluster.events("worker-hung", "worker-late", "worker-exited") == []
-    assert cluster.status()["master_pid"] == master
-
-
 # -- the disk
 
 
@@ -217,10 +204,11 @@ def test_a_state_file_that_is_of_no_use(launch):
     next_master(cluster)
     until(cluster.is_ready)
     first = cluster.status()["master_pid"]
-    kill(first)
-    assert ended(first)
-    state.unlink()
-    state.mkdir()
+    with stopped(cluster.process.pid):
+        kill(first)
+        assert ended(first)
+        state.unlink()
+        state.mkdir()
     next_master(cluster, first)
     until(cluster.is_ready)
     assert everybody(cluster) == before
@@ -253,8 +241,8 @@ def test_a_run_directory_that_is_removed(launch):
         assert everybody(cluster) == before
     assert traffic.failed == []
     kill(before["web.1"])
-    until(lambda: cluster.worker("web.1")["pid"] != before["web.1"] and cluster.is_ready())
-    assert cluster.events("run-dir-restored")
+    until(lambda: cluster.is_renewed(before["web.1"]))
+    until(lambda: cluster.events("run-dir-restored"))
     assert cluster.stop().returncode == 0
     until(cluster.is_gone)
 
@@ -315,7 +303,7 @@ def test_a_disk_that_is_read_only(prepare):
         assert traffic.failed == []
         gone = cluster.pids("web")[0]
         kill(gone)
-        until(lambda: cluster.worker("web.1")["pid"] != gone and cluster.is_ready())
+        until(lambda: cluster.is_renewed(gone))
         assert cluster.get("/").startswith("two")
     finally:
         subprocess.run(["umount", "-l", cluster.run_dir], check=True)
@@ -343,7 +331,7 @@ def test_a_zygote_is_loaded_again_while_its_files_are_the_same(versioned):
     until(lambda: [row for row in cluster.group("web")["helpers"] if row["pid"] != old and row["state"] == "ready"])
     gone = cluster.pids("web")[0]
     kill(gone)
-    until(lambda: cluster.worker("web.1")["pid"] != gone and cluster.is_ready())
+    until(lambda: cluster.is_renewed(gone))
     assert (release_of(cluster), cluster.events("release-lost")) == (1, [])
 
 
@@ -360,8 +348,7 @@ def test_a_zygote_whose_files_were_edited_is_not(versioned):
         assert "release 1 is not restorable: version.py was edited since" in group["reason"]
         assert (group["release"], cluster.pids("web"), cluster.get("/")[:3]) == (1, before, "one")
         next_master(cluster)
-        until(cluster.is_ready)
-        assert cluster.group("web")["reason"] == group["reason"]
+        until(lambda: cluster.is_ready() and cluster.group("web")["reason"] == group["reason"])
     assert traffic.failed == []
     kill(before[0])
     until(lambda: cluster.group("web")["release"] == 2)

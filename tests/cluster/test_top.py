@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 
@@ -204,9 +205,11 @@ def test_the_terminal_is_as_before(pane):
     """After q, Ctrl-C, SIGTERM, SIGHUP, and while it is stopped by Ctrl-Z: modes, cursor and screen."""
 
     def modes():
-        pane.run("clear; echo mo''des=$(stty -g)=")
-        screen = pane.sees("modes=", "=\n")
-        return screen.partition("modes=")[2].partition("=\n")[0].replace("\n", "")
+        """Each time by another name: what was said before is still on the screen."""
+        name = f"modes{next(number)}="
+        pane.run(f"clear; echo {name[:2]}''{name[2:]}$(stty -g)=")
+        screen = pane.sees(name, "=\n")
+        return screen.partition(name)[2].partition("=\n")[0].replace("\n", "")
 
     def leave(end):
         pane.top()
@@ -216,7 +219,7 @@ def test_the_terminal_is_as_before(pane):
         until(lambda: pane.flags() == "1 0")
         assert modes() == before
 
-    pane.run("clear")
+    number = count()
     before = modes()
     leave(lambda: pane.keys("q"))
     leave(lambda: pane.keys("C-c"))

@@ -16,7 +16,7 @@ from bkd.supervisor import cgroup, procfs
 from bkd.supervisor.tree import MARKER, Handle, kill_tree, members
 
 PR_SET_CHILD_SUBREAPER = 36
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 PRELUDE = """
 import os, signal, sys, threading, time
@@ -240,7 +240,7 @@ linger()
 """)
     heard = tree.hear("root", "deaf")
 
-    assert tree.kill(0.3, sig=signal.SIGTERM) == [heard["deaf"]]
+    assert tree.kill(1.0, sig=signal.SIGTERM) == [heard["deaf"]]
     assert not running(heard["root"])
     assert tree.kill() == []
     assert not running(heard["deaf"])
@@ -274,7 +274,7 @@ def test_a_growing_tree_without_marker_is_ended_before_it_gets_away(spawn):
         """
 def grow():
     os.setsid()
-    for _ in range(100):
+    for _ in range(60):
         fork(lambda: (os.setsid(), linger()))
         time.sleep(0.0002)
     linger()

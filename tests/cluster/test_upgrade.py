@@ -1,5 +1,6 @@
 """`bkd upgrade`: another bkd takes over what runs, or nothing happens."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import bkd
+from bkd.supervisor.client import Client
 
 from .cluster import Traffic, kill, until
 from .test_succession import replace_master
@@ -40,7 +42,7 @@ class Version:
         """Replace its files, as pip does."""
         package = self.folder / "bkd"
         shutil.rmtree(package, ignore_errors=True)
-        shutil.copytree(PACKAGE, package)
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.pyc.*"))  # being written by others
         (package / "__init__.py").write_text(f'__version__ = "{number}"\n{first}')
         for name, text in changes.items():
             with (package / "supervisor" / f"{name}.py").open("a") as module:
@@ -97,7 +99,7 @@ def test_one_that_dies_at_once(cluster, version):
     client = cluster.popen("upgrade", "--python", version("0.1.3").python, stdout=-1, text=True)
     child = until(lambda: [pid for pid in masters(cluster) if pid != master])
     kill(child[0])
-    assert client.wait(20) == 0
+    assert client.wait(60) == 0
     assert re.match(r"bkd .* -> 0\.1\.3 \(master ", client.stdout.read())
 
 
@@ -110,10 +112,9 @@ def masters(cluster):
 
 def title(pid):
     """What `ps` shows, "" when it is gone."""
-    try:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/cmdline").read_text()
-    except FileNotFoundError:
-        return ""
+    return ""
 
 
 def test_one_that_cannot_be_imported(cluster, version):
@@ -129,9 +130,18 @@ def test_one_that_cannot_be_imported(cluster, version):
 def test_one_that_hangs(cluster, version):
     """It is killed when its time is over, and the old version is started again."""
     before = cluster.status()["version"]
-    result = upgraded(cluster, "--python", version("0.1.6", master=HANGS).python, "--timeout", "5s")
+    result = upgraded(cluster, "--python", version("0.1.6", master=HANGS).python, "--timeout", "8s")
     assert (result.returncode, cluster.status()["version"]) == (1, before)
-    assert "the new master was not up within 5 s" in result.stderr
+    assert "the new master was not up within 8 s" in result.stderr
+
+
+def refusal(cluster, **arguments):
+    """Why an upgrade is refused, asked without an interpreter that would have to start first."""
+    client, said = Client(str(cluster.run_dir / "control.sock")), []
+    with contextlib.closing(client.sock):
+        code, _, why = client.run("upgrade", arguments, render="text", progress=lambda _, words: said.append(words))
+    assert code == 1
+    return "".join([*said, why])
 
 
 def test_two_at_once(cluster, version):
@@ -139,18 +149,15 @@ def test_two_at_once(cluster, version):
     python = version("0.1.7", rehearsal=HANGS).python
     first = cluster.popen("upgrade", "--python", python, "--timeout", "4s", stderr=-1, text=True)
     until(lambda: (cluster.run_dir / "upgrade" / "rehearsal").exists())
-    second = cluster.bkd("upgrade", "--python", python)
-    assert (second.returncode, "another upgrade is under way" in second.stderr) == (1, True)
-    assert first.wait(40) == 1
+    assert "another upgrade is under way" in refusal(cluster, python=python)
+    assert first.wait(60) == 1
     assert "did not say within 4 s" in first.stderr.read()
 
 
 def test_not_in_the_middle_of_a_roll(cluster):
     """It says what to wait for."""
-    with cluster.send("/sleep?5"):
-        assert cluster.bkd("restart", "web", "--no-wait").returncode == 0
-        result = cluster.bkd("upgrade")
-    assert (result.returncode, "web: a roll is under way" in result.stderr) == (1, True)
+    cluster.asked("restart", names=["web"], no_wait=True)
+    assert "web: a roll is under way" in refusal(cluster)
     until(lambda: cluster.group("web")["roll"] is None and cluster.is_ready())
 
 

@@ -15,7 +15,7 @@ import pytest
 from bkd.supervisor.logfiles import Stream, moment
 from bkd.supervisor.rotation import rotate
 
-DEADLINE = 20.0
+DEADLINE = 40.0
 LINES = 200_000
 FOREIGN = f"""
 import os

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from .clients import Load, deploy, releases, served, stage, write
+from .clients import Load, deploy, releases, served, stage, succeeded, write
 from .cluster import kill, until
 
 pytest.importorskip("watchfiles", reason="comes with bkd[watch]")
 
-WEB = {"app": "versioned:app", "min_ready": "200ms", "lame_duck": "300ms", "term": "1s"}
+WEB = {"app": "versioned:app", "min_ready": "200ms", "lame_duck": "2s", "term": "1s"}
 API = WEB | {"app": "shop:app", "bind": ["127.0.0.1:0"], "count": 1}
 
 
@@ -126,7 +126,7 @@ def test_a_new_master_goes_on_watching(prepare, preload):
     until(cluster.is_ready, 40.0)
     master, pids = cluster.status()["master_pid"], cluster.pids("web")
     kill(master)
-    until(lambda: (status := cluster.answered()) and status["master_pid"] != master)
+    succeeded(cluster, master)
     until(cluster.is_ready)
     assert cluster.pids("web") == pids
     deploy(cluster, 2)

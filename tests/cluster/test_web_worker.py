@@ -10,7 +10,9 @@ import psutil
 import pytest
 from websockets.sync.client import connect as websocket
 
-from .web_worker.group import Group, listen, until
+from .web_worker.group import DEADLINE, Group, listen, until
+
+SOON = 8.0  # seconds in which a busy machine does what takes a moment; what would be wrong takes longer
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_the_last_worker_empties_the_queue(listener):
 def test_requests_in_flight_complete_and_say_close(listener):
     with Group("asgi:app", [listener]).ready() as group:
         client = group.client()
-        client.send("/sleep/1.2")  # longer than the date header lives
+        client.send("/sleep/2.5")  # longer than the date header lives
         until(lambda: group.workers[0].load()[1] > 1.05, "a request a second old")
         group.workers[0].drain()
         status, headers, body = client.receive()
@@ -131,23 +133,23 @@ def test_a_blocked_loop_does_not_reset_what_was_sent_meanwhile(listener):
 def test_idle_connections_stay_for_lame_duck_and_no_longer(listener):
     with Group("asgi:app", [listener], lame_duck=0.4).ready() as group:
         client = group.client()
+        asked = time.monotonic()
         client.get()
-        answered = time.monotonic()
         group.workers[0].drain()
         client.closed()
-        assert 0.35 < time.monotonic() - answered < 1.0
+        assert 0.4 <= time.monotonic() - asked < SOON
         assert group.code(0) == 0
 
 
 def test_nothing_open_leaves_at_once(listener):
-    with Group("asgi:app", [listener]).ready() as group:
+    with Group("asgi:app", [listener], lame_duck=2 * SOON).ready() as group:
         client = group.client()
         client.get(headers="Connection: close\r\n")
         client.closed()
         started = time.monotonic()
         group.workers[0].drain()
         assert group.code(0) == 0
-        assert time.monotonic() - started < 0.2  # 3 to 15 ms on an idle machine
+        assert time.monotonic() - started < SOON  # 3 to 15 ms on an idle machine
 
 
 async def visit(address, errors, counts, stopped):
@@ -171,19 +173,24 @@ async def visit(address, errors, counts, stopped):
 def test_nothing_is_lost_over_drains_under_load(listener):
     errors, counts, groups = [], [], []
 
+    async def served(more_than):
+        async with asyncio.timeout(DEADLINE):
+            while len(counts) <= more_than and not errors:
+                await asyncio.sleep(0.005)
+
     async def roll():
         stopped = asyncio.Event()
         visitors = [asyncio.create_task(visit(listener.getsockname(), errors, counts, stopped)) for _ in range(8)]
         for _ in range(4):
-            groups.append(await asyncio.to_thread(Group("asgi:app", [listener], count=2).ready))
+            groups.append(await asyncio.to_thread(Group("asgi:app", [listener], count=2, lame_duck=SOON).ready))
             for index in range(2):
-                await asyncio.sleep(0.05)
+                await served(more_than=len(counts) + 30)
                 groups[-2].workers[index].drain()
             await asyncio.to_thread(lambda: [groups[-2].code(index) for index in range(2)])
         stopped.set()
-        await asyncio.wait_for(asyncio.gather(*visitors), 10)
+        await asyncio.wait_for(asyncio.gather(*visitors), DEADLINE)
 
-    groups.append(Group("asgi:app", [listener], count=2).ready())
+    groups.append(Group("asgi:app", [listener], count=2, lame_duck=SOON).ready())
     try:
         asyncio.run(roll())
         assert [group.codes for group in groups[:-1]] == [{0: 0, 1: 0}] * 4
@@ -191,7 +198,6 @@ def test_nothing_is_lost_over_drains_under_load(listener):
         for group in groups:
             group.__exit__(None)
     assert errors == []
-    assert len(counts) > 500
 
 
 def test_websockets_run_on_and_count_as_open(listener):
@@ -238,17 +244,17 @@ def test_sigterm_cuts_a_drain_short_with_1(listener):
             started = time.monotonic()
             os.kill(group.workers[0].pid, signal.SIGTERM)
             assert group.code(0) == 1
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < SOON
             with pytest.raises(Exception, match="1012"):
                 socket_.recv(timeout=5)
 
 
 def test_sigterm_does_not_wait_for_a_shutdown_that_hangs(listener):
     with Group("asgi:stubborn", [listener]).ready() as group:
-        os.kill(group.workers[0].pid, signal.SIGTERM)
         started = time.monotonic()
+        os.kill(group.workers[0].pid, signal.SIGTERM)
         assert group.code(0) == 1
-        assert 0.8 < time.monotonic() - started < 2.5
+        assert 0.8 < time.monotonic() - started < SOON
 
 
 def test_sigterm_does_not_wait_for_a_thread_that_hangs(listener):
@@ -258,7 +264,7 @@ def test_sigterm_does_not_wait_for_a_thread_that_hangs(listener):
         started = time.monotonic()
         os.kill(group.workers[0].pid, signal.SIGTERM)
         assert group.code(0) == 1
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < SOON
 
 
 @pytest.mark.parametrize("app", ["asgi:broken", "fastapi_app:failing"])
@@ -272,7 +278,7 @@ def test_the_age_of_waiting_requests_is_told_but_not_that_of_streams(listener):
     with Group("asgi:app", [listener]).ready() as group:
         waiting, stream = group.client(), group.client()
         stream.send("/stream/40")
-        waiting.send("/sleep/0.5")
+        waiting.send("/sleep/1.5")
         until(lambda: group.workers[0].load()[1] > 0.3, "the age of the waiting one")
         assert waiting.receive()[2] == b"slept"
         until(lambda: group.workers[0].load()[:2] == [1, 0.0], "the stream alone")
@@ -288,7 +294,7 @@ def test_what_is_over_was_served(listener):
         assert client.get("/sleep/never")[0] == 500
         served(4)
 
-        gone.send("/sleep/0.2")
+        gone.send("/sleep/1")
         until(lambda: group.workers[0].load()[0] == 1, "the request")
         gone.close()
         served(5)
@@ -371,7 +377,7 @@ def test_the_byte_shows_the_open_connections(listener, tmp_path):
     slots.write_bytes(b"\xff" * 8)
     with Group("asgi:app", [listener], count=2, slots=str(slots)).ready() as group:
         assert slots.read_bytes() == b"\0\0" + b"\xff" * 6
-        assert min(difference(group, slots) for _ in range(3)) <= 2
+        assert any(difference(group, slots) <= 2 for _ in range(10))
         group.workers[0].drain()
         assert group.code(0) == 0
         assert slots.read_bytes()[:2] == b"\xff\0"

@@ -64,7 +64,14 @@ def reports(cluster, name):
 
 def report(cluster, name, pid):
     """The report on the end of a process; waits until it is written."""
-    return until(lambda: next((one for one in reports(cluster, name) if one["pid"] == pid and one.get("ended")), None))
+    return until(lambda: next((one for one in reports(cluster, name) if one["pid"] == pid and is_whole(one)), None))
+
+
+def is_whole(report):
+    """Whether a report tells of the end, and has the line of source of the place that it names: the evidence of a
+    process that is to be ended does not wait for the disk."""
+    frames = (report.get("culprit"), (report.get("evidence") or {}).get("culprit"))
+    return report.get("ended") and all(frame.get("text") for frame in frames if frame)
 
 
 def dump(cluster, name, *options, code=0):

@@ -40,7 +40,7 @@ class Desk:
     def settlement(self, task, state=State.SUCCEEDED, result=Result.OK, body=b"", **rest):
         attempt = self.attempt(task, result)
         values = {"counters": task.counters, "stage": task.stage, "attempt": attempt, "result": body} | rest
-        return Settlement(task.id, task.fence, state, **values)
+        return Settlement(**{"id": task.id, "fence": task.fence, "state": state} | values)
 
     def attempt(self, task, result=Result.OK, **rest):
         made = Attempt(

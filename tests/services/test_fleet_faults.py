@@ -156,7 +156,7 @@ def test_a_host_that_was_cut_off_catches_up_and_lets_be_what_is_too_old(fleet, s
     late = fleet.hosts["h2"].status()["bus"]["late"]
     with detours.cut_off("h2"):
         until(lambda: not fleet.hosts["h2"].status()["bus"]["connected"])
-        old = grow(fleet, "--expires", "1s")
+        old = grow(fleet, "--expires", "3s")
         new = [growing(fleet, "--expires", "1m") for _ in range(2)]
         until(lambda: fleet.counts() == {"h1": 4, "h2": 1, "h3": 4})
     results = [finished(caller) for caller in new]
@@ -199,7 +199,7 @@ def test_one_direction_swallows_all_of_one_host(fleet, detours, way):
     with detours.swallowing("h2", ways=[way]):
         caller = growing(fleet, "--expires", "1m")
         until(lambda: fleet.counts() | {"h2": 2} == dict.fromkeys(NAMES, 2))
-        until(lambda: not fleet.hosts["h2"].status()["bus"]["connected"], 20)
+        until(lambda: not fleet.hosts["h2"].status()["bus"]["connected"], 60.0)
         assert fleet.hosts["h2"].get("/")
     result = finished(caller)
     assert verdict(result) == dict.fromkeys(NAMES, "done")
@@ -210,7 +210,7 @@ def test_nothing_comes_through_to_anybody_for_a_while(fleet, detours):
     callers = [growing(fleet)]
     with detours.swallowing(*NAMES, ways=["up", "down"]):
         callers += [growing(fleet), growing(fleet)]
-        until(lambda: all(not c.status()["bus"]["connected"] for c in fleet.hosts.values()), 20)
+        until(lambda: all(not c.status()["bus"]["connected"] for c in fleet.hosts.values()), 60.0)
         assert fleet.hosts["h3"].bkd("restart", "tool").returncode == 0
     results = [finished(caller) for caller in callers]
     fleet.connected()
@@ -232,7 +232,7 @@ def test_a_slow_network(fleet, detours):
 def test_a_host_that_slept_says_that_it_is_too_late(fleet):
     fleet.signal_host("h3", signal.SIGSTOP)
     try:
-        old = grow(fleet, "--expires", "1s")
+        old = grow(fleet, "--expires", "3s")
     finally:
         fleet.signal_host("h3", signal.SIGCONT)
     assert (old.returncode, verdict(old)["h3"]) == (3, "unreachable")

@@ -11,10 +11,10 @@ from bkd.workers.dispatch import turnkeeper, upkeep
 from bkd.workers.store.postgres import PostgresStore
 from bkd.workers.store.protocol import StoreAway
 
-from ..cluster.dispatching import Client, Executor, Producer, dispatching, looped, never, ok
+from ..cluster.dispatching import Client, Executor, Producer, dispatching, eventually, looped, never, ok
 from .postgres import discard, fresh_url, new_server
 
-pytestmark = pytest.mark.timeout(25)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def story(dispatcher, id):
@@ -26,24 +26,23 @@ async def story(dispatcher, id):
 
 
 @looped
-async def test_what_one_host_stores_another_one_runs_at_once(tmp_path):
+async def test_what_one_host_stores_another_one_runs_at_once(tmp_path, monkeypatch):
+    """Not at its next poll: from the moment on at which the one knows of the other, it tells."""
+    monkeypatch.setattr(turnkeeper, "POLL", 3600.0)
+    monkeypatch.setattr(upkeep, "RENEW", 0.1)
     url = fresh_url()
+    store = PostgresStore(url)
     async with (
-        dispatching(PostgresStore(url), tmp_path / "1", "h1"),
+        dispatching(store, tmp_path / "1", "h1"),
         dispatching(PostgresStore(url), tmp_path / "2", "h2"),
     ):
         producer, executor = await Producer.connect(tmp_path / "1"), await Executor.connect(tmp_path / "2")
-        await producer.put(NewMessage("a"))
-        await executor.until(lambda: executor.ran == 1)
-        clock, times = asyncio.get_running_loop().time, []
+        await executor.enlisted()
+        await eventually(lambda: not store._nodes.alone)
 
-        for count in range(2, 7):
-            begun = clock()
+        for count in range(1, 7):
             await producer.put(NewMessage("a"))
             await executor.until(lambda: executor.ran == count)  # noqa: B023
-            times.append(clock() - begun)
-
-        assert sorted(times)[1] < turnkeeper.POLL / 4
 
 
 @looped
@@ -58,7 +57,7 @@ async def test_hosts_share_the_work_and_nothing_runs_twice(tmp_path):
 
         for _ in range(4):
             await producer.put(*[NewMessage("a")] * 100)
-        await executors[0].until(lambda: sum(executor.ran for executor in executors) >= 400 or None, 20)
+        await eventually(lambda: sum(executor.ran for executor in executors) >= 400)
 
         ran = [id for executor in executors for id in executor.tasks]
         assert len(ran) == len(set(ran)) == sum(executor.ran for executor in executors) == 400
@@ -84,10 +83,8 @@ async def test_a_killed_server_costs_nothing_but_time(tmp_path):
             number = executor.end(*map(ok, tasks[4:]))
             await master.until(lambda: master.of(Alarm))
             await asyncio.to_thread(server.start)
-            back = asyncio.get_running_loop().time()
 
             assert (await executor.stored(number)).stale == []
-            assert asyncio.get_running_loop().time() - back < 1.0
             for receipt in receipts:
                 found = await story(there, receipt.id)
                 assert [one.result for one in found.attempts] == [Result.OK]
@@ -110,12 +107,15 @@ class Cut:
 
 @looped
 async def test_a_host_that_was_taken_for_dead_lets_go_and_works_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(upkeep, "LEASE", 600)
-    monkeypatch.setattr(upkeep, "RENEW", 0.1)
+    monkeypatch.setattr(upkeep, "LEASE", 2000)
+    monkeypatch.setattr(upkeep, "RENEW", 0.2)
     monkeypatch.setattr(upkeep, "COURTESY", 0.0)
     url = fresh_url()
     cut = Cut(PostgresStore(url))
-    async with dispatching(cut, tmp_path / "1", "h1") as first, dispatching(PostgresStore(url), tmp_path / "2", "h2"):
+    async with (
+        dispatching(cut, tmp_path / "1", "h1") as first,
+        dispatching(PostgresStore(url), tmp_path / "2", "h2") as second,
+    ):
         producer, one = await Producer.connect(tmp_path / "1"), await Executor.connect(tmp_path / "1", handle=never)
         [receipt] = await producer.put(NewMessage("a"))
         await one.until(lambda: one.ran)
@@ -130,7 +130,8 @@ async def test_a_host_that_was_taken_for_dead_lets_go_and_works_on(tmp_path, mon
         number = one.end(ok(task))
         assert (await one.stored(number)).stale == [Held(task.id, task.fence)]
         assert (await story(first, receipt.id)).row.state is State.SUCCEEDED
-        await one.until(lambda: not first.access.is_away or None)
+        await eventually(lambda: not first.access.is_away)
         await other.close()
+        await eventually(lambda: not any(executor.takes for executor in second.roster.executors.values()))
         [receipt] = await producer.put(NewMessage("a"))
         await one.until(lambda: receipt.id in one.tasks)

@@ -26,7 +26,7 @@ PROBE = "shop:reply:h1"
 class Master:
     """What a session is used by: notes what it is told."""
 
-    def __init__(self, url, *, period=0.1, patience=0.5, jitter=lambda: 0.5):
+    def __init__(self, url, *, period=0.1, patience=10.0, jitter=lambda: 0.5):
         self.facts, self.heard, self.ups = [], [], 0
         self.channels = CHANNELS
         self.driver = RedisDriver(url, name="h1", patience=patience) if url != "local:" else LocalDriver()
@@ -99,7 +99,7 @@ async def test_it_connects_and_hears(server):
             "reconnects": 0,
         }
         assert master.facts == [BusConnected(url=document["url"])]
-        assert abs(master.session.now() - await master.driver.now()) < 0.1
+        assert min([abs(master.session.now() - await master.driver.now()) for _ in range(5)]) < 0.1
 
 
 @looped
@@ -186,27 +186,27 @@ async def test_connections_that_are_cut_are_made_anew(server):
         proxy.cut()
         await until(lambda: master.connected(2))
 
-        assert len(proxy.connections) == 2
+        await until(lambda: len(proxy.connections) == 2)
 
 
 @pytest.mark.parametrize("directions", [("up",), ("down",), ("up", "down")])
 @looped
 async def test_a_network_that_swallows_everything_is_seen(server, directions):
-    async with behind_a_proxy(server) as (master, proxy):
+    async with behind_a_proxy(server, patience=1.0) as (master, proxy):
         proxy.swallow(*directions)
         await until(lambda: master.told(BusLost))
         assert master.session.state == "away"
-        assert "did not answer within 0.5 s" in master.session.error
+        assert "did not answer within 1 s" in master.session.error
 
         proxy.swallow()
-        await until(lambda: master.connected(2))
+        await until(lambda: master.session.document()["connected"])
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 @looped
 async def test_it_knows_when_it_is_deaf(server, direction):
     """Commands are answered, but nothing comes on the subscription any more."""
-    async with behind_a_proxy(server) as (master, proxy):
+    async with behind_a_proxy(server, patience=2.0) as (master, proxy):
         (listener,) = [connection for connection in proxy.connections if connection.listens]
         if direction == "down":
             listener.down.open.clear()

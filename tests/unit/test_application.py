@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bkd.ipc import Application, Event, NotConnected
 from bkd.ipc.handlers import MOST_WAITING
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Face:

@@ -95,6 +95,28 @@ def test_the_end_replaces_what_was_written_before_it(book):
     assert before.pid == 2
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)], ids=["before its end", "after its end"])
+def test_lines_that_a_slow_disk_gives_late_are_not_lost(book, order):
+    """The end knows the evidence as it was written first."""
+    bare, full = (Evidence(1.0, culprit=Frame("shop.py", 3, "price", text)) for text in ("", "lock.acquire()"))
+    writes = [
+        report(1, cause="hung", ended=False, evidence=bare, culprit=bare.culprit),
+        report(1, cause="hung", ended=False, evidence=full, culprit=full.culprit),
+        report(1, cause="hung", evidence=bare, culprit=bare.culprit),
+    ]
+    for number in order:
+        book.write(writes[number])
+    (only,) = book.read("web.1")
+    assert (only.ended, only.evidence, only.culprit) == (True, full, full.culprit)
+
+
+def test_what_the_end_speaks_for_is_blamed(book):
+    """A traceback says more than where it was a while before."""
+    book.write(report(1, ended=False, culprit=Frame("shop.py", 3, "price", "lock.acquire()")))
+    book.write(report(1, culprit=Frame("shop.py", 9, "vat", "")))
+    assert book.read("web.1")[0].culprit.line == 9
+
+
 def test_evidence_that_comes_late_goes_into_the_report_of_the_end(book):
     evidence = Evidence(1.0, state="S")
     book.write(report(1, cause="hung", signal=9))

@@ -81,7 +81,7 @@ def test_while_the_store_is_away_the_last_numbers_stay(clock, fault):
         await counts.latest()
         store.answer = fault
         clock(6.0)
-        assert await counts.latest() == Tallies([MAIL], False)
+        assert (await counts.latest())[:2] == ([MAIL], False)
         store.answer = said(MAIL)
         clock(6.0)
         assert await counts.latest() == Tallies([MAIL], True)
@@ -91,7 +91,7 @@ def test_while_the_store_is_away_the_last_numbers_stay(clock, fault):
 
 def test_a_store_that_was_never_there_is_not_up():
     async def story(store, counts):
-        assert await counts.latest() == Tallies((), False)
+        assert (await counts.latest())[:2] == ((), False)
 
     play(story, BkdError("no route"))
 

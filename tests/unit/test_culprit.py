@@ -4,7 +4,7 @@ import pytest
 
 import bkd.supervisor.forensics.culprit as module
 import bkd.workers.web.web as workers_web
-from bkd.ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
+from bkd.ipc.stacks import Frame, OpenWork, Stacks, TaskStack, ThreadStack
 from bkd.supervisor.forensics.culprit import (
     Home,
     culprit,
@@ -12,6 +12,7 @@ from bkd.supervisor.forensics.culprit import (
     library,
     of_hung,
     of_stacks,
+    of_work,
     place,
     rests,
     shown,
@@ -234,3 +235,27 @@ def test_lines_of_source_are_read_for_files_alone():
 
     assert with_text([APP, ENTRY, VIEW], read) == [APP, ENTRY, Frame(VIEW.file, 12, "pay", "pay()")]
     assert asked == [(VIEW.file, 12)]
+
+
+MESSAGES = [TaskStack("order.pack 8", [VIEW, BKD], "sleep"), TaskStack("order.pack 7", [APP, BKD], "sleep")]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "name", "expected"),
+    [
+        (Stacks([IDLE_MAIN, thread(VIEW, name="order.pack 8"), thread(APP, name="order.pack 7")]), "order.pack 7", APP),
+        (Stacks([IDLE_MAIN], MESSAGES), "order.pack 7", APP),
+        (Stacks([IDLE_MAIN], MESSAGES), "order.pack 8", VIEW),
+        (Stacks([thread(RECV, VIEW, main=True)], MESSAGES), "order.pack 7", VIEW),
+        (Stacks([thread(RECV, VIEW, main=True)]), "order.pack 7", VIEW),
+    ],
+)
+def test_the_message_that_does_not_end_is_to_blame_unless_the_loop_does_not_let_it(stacks, name, expected):
+    assert of_work(stacks, HOME, name) == expected
+
+
+def test_of_what_is_open_the_oldest_is_named():
+    work = [OpenWork("order.pack 8", 1.0), OpenWork("order.pack 7", 9.0)]
+
+    assert of_stacks(Stacks([IDLE_MAIN], MESSAGES, work), HOME) == APP
+    assert of_stacks(Stacks([IDLE_MAIN], MESSAGES), HOME) is None

@@ -1,11 +1,11 @@
 """The group that no configuration names: when it is there, what it is told, and how it is shown."""
 
 import os
-import pwd
 
 import pytest
 from msgspec.structs import replace
 
+from bkd.ipc.durable.wire import letterbox
 from bkd.ipc.message import DispatcherWork, MessagesWork
 from bkd.supervisor import dispatcher, duties, messagefacts, status
 from bkd.supervisor.banner import text
@@ -15,9 +15,9 @@ from bkd.supervisor.config.schema import AppSection, Config, GroupSection, Store
 from bkd.supervisor.dispatcher import with_dispatcher
 from bkd.supervisor.facts import decode
 from bkd.supervisor.founding import founded
-from bkd.supervisor.notyet import refused
 from bkd.supervisor.origins import origin
-from bkd.supervisor.rows import addresses, with_slot
+from bkd.supervisor.privileges import Accounts
+from bkd.supervisor.rows import addresses, with_group, with_slot
 
 WEB = GroupSection("web", "web", app="shop:app", bind=["127.0.0.1:8000"], drain=60.0, term=2.0)
 JOBS = GroupSection("jobs", "messages", handlers=["shop.tasks"], mode="exclusive", concurrency=3, drain=10.0, term=5.0)
@@ -55,7 +55,7 @@ def test_it_runs_bkds_own_interpreter():
 
 
 def test_what_it_and_its_executors_are_told():
-    found = duties.dispatching(config(JOBS), "/run/shop", dispatcher.LISTENER)
+    found = duties.dispatching(config(JOBS), "/run/shop", ["messages"], {})
 
     assert found == DispatcherWork("sqlite:run/x.db", "/srv", "h1/shop/run/shop", ["messages"], dispatcher.PATIENCE)
     executing = MessagesWork(["shop.tasks"], "exclusive", 3, "/run/shop/messages.sock")
@@ -102,12 +102,33 @@ def test_the_banner_shows_groups_that_somebody_wrote():
     assert "dispatcher" not in shown
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run groups as others")
-def test_executors_of_other_users_are_refused():
-    [fault] = refused(config(WEB, replace(JOBS, user="nobody")))
+def test_it_is_told_of_the_users_whose_groups_reach_it():
+    """Those of kept releases as well: a rollback brings them back."""
+    own = str(os.geteuid())
+    whole = with_dispatcher(config(replace(WEB, user="7001", group="7001"), replace(JOBS, user="7002", group="7002")))
+    cluster = founded(whole.workers, whole.ping)
+    web = cluster.groups["web"]
+    kept = replace(web.release, number=2, settings=replace(WEB, user="7003", group="7003"))
+    cluster = with_group(cluster, replace(web, releases={**web.releases, 2: kept}))
 
-    assert (fault.key, fault.found) == ("workers.jobs.user", "nobody")
-    assert refused(config(replace(WEB, user="nobody"), replace(JOBS, user=pwd.getpwuid(os.geteuid()).pw_name))) == []
+    admits = duties.admitted(cluster, Accounts())
+    work = duties.dispatching(whole, "/run/shop", ["messages", "messages:7001"], admits)
+
+    assert (sorted(work.users), work.runners) == ([7001, 7002, 7003], [7002])
+    assert work.listeners == ["messages", "messages:7001"]
+    assert duties.admitted(founded(config(replace(WEB, user=own)).workers, config().ping), Accounts()) == {}
+
+
+def test_a_user_who_is_gone_keeps_no_dispatcher_from_starting():
+    cluster = founded(config(replace(WEB, user="no-such-user-here")).workers, config().ping)
+
+    assert duties.admitted(cluster, Accounts()) == {}
+
+
+def test_another_user_has_a_socket_of_its_own():
+    assert dispatcher.path("/run/shop") == letterbox("/run/shop/control.sock") == "/run/shop/messages.sock"
+    assert dispatcher.path("/run/shop", 70) == letterbox("/run/shop/worker.70.sock") == "/run/shop/messages.70.sock"
+    assert [dispatcher.is_listener(name) for name in ("messages", dispatcher.listener(70), "control")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(

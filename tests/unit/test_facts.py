@@ -80,6 +80,11 @@ def test_tags_are_kebab_case_and_differ():
         (facts.RolledBack(group="web", release=1), "web: release 1 serves alone again", "info"),
         (facts.ClusterStopped(code=3), "stopped with exit code 3", "error"),
         (facts.ClusterStopped(code=0), "stopped with exit code 0", "info"),
+        (
+            facts.ClusterStopped(code=3, why="had to be killed: web.1"),
+            "stopped with exit code 3: had to be killed: web.1",
+            "error",
+        ),
     ],
 )
 def test_describe(fact, text, level):

@@ -1,5 +1,6 @@
 """The keeper lives through every order, and the master's end of the line keeps what it is not able to say to itself."""
 
+import json
 import os
 import signal
 import socket
@@ -55,6 +56,16 @@ def test_an_order_that_cannot_be_obeyed_is_answered(keeper, order):
     assert "error" in answer or order["do"] == "birth"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+def test_a_socket_of_another_user_is_his_with_the_order_that_binds_it(keeper, tmp_path):
+    """Nothing is left to be done by a master that may die before it hears that there is a socket."""
+    path = tmp_path / "worker.65534.sock"
+    address = {"family": "unix", "address": str(path), "backlog": 5, "mode": 0o600, "uid": 65534}
+    keeper._obey({"do": "bind", "name": "worker:65534", **address})
+    with keeper.listeners["worker:65534"]:
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (65534, 0o600)
+
+
 def test_a_birth_for_one_that_has_ended(keeper):
     """It is passed over: the master hears of the end anyway."""
     keeper._obey({"do": "birth", "pid": NOBODY, "birth": "{}", "id": 1})
@@ -97,6 +108,18 @@ def test_how_long_nobody_has_decided(keeper):
     assert keeper.alone_since == keeper.untold[0]["alone"] == since
     keeper._obey({"do": "up"})
     assert keeper.alone_since is None
+
+
+@pytest.mark.parametrize("word", [{"do": "up"}, {"do": "exit", "code": 3}])
+def test_the_last_words_of_a_master_count(keeper, word):
+    """It may be reaped before what it said is read: neither a start that was over nor a stop is taken for a crash."""
+    keeper.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper.link.setblocking(False)
+    theirs.send(json.dumps(word).encode())
+    theirs.close()
+    keeper._master_ended(signal.SIGKILL)
+    assert keeper.link is None
+    assert (keeper.code, keeper.restart_at is None) == ((None, False) if word["do"] == "up" else (3, True))
 
 
 def test_a_death_has_its_moment(keeper):

@@ -15,7 +15,7 @@ from bkd.supervisor import procfs
 from bkd.supervisor.forensics import kernelview, peers, syscalls
 from bkd.supervisor.forensics.syscalls import AARCH64, X86_64
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -271,19 +271,22 @@ def test_a_child_that_sleeps():
     assert kernelview.look(child.pid, start) == []
 
 
-def test_main_comes_first_and_there_are_not_too_many():
-    release = threading.Event()
-    threads = [threading.Thread(target=release.wait, args=(SECONDS,)) for _ in range(kernelview.MOST_THREADS)]
+def test_main_comes_first_and_there_are_not_too_many(monkeypatch):
+    """One that ends while it is looked at is left out: those of other tests may just do that."""
+    monkeypatch.setattr(kernelview, "MOST_THREADS", 20)
+    release, start = threading.Event(), procfs.read(os.getpid()).start
+    threads = [threading.Thread(target=release.wait, args=(SECONDS,)) for _ in range(2 * kernelview.MOST_THREADS)]
     for thread in threads:
         thread.start()
+    try:
+        looks = [kernelview.look(os.getpid(), start) for _ in range(5)]
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()
 
-    found = kernelview.look(os.getpid(), procfs.read(os.getpid()).start)
-
-    release.set()
-    for thread in threads:
-        thread.join()
-    assert found[0].tid == os.getpid()
-    assert len(found) == kernelview.MOST_THREADS
+    assert {found[0].tid for found in looks} == {os.getpid()}
+    assert max(map(len, looks)) == kernelview.MOST_THREADS
 
 
 def test_another_process_of_that_number_is_not_looked_at():

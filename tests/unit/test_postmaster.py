@@ -24,7 +24,7 @@ from bkd.supervisor.rows import with_slot
 
 JOBS = GroupSection("jobs", "messages", handlers=["a"])
 DISPATCHER = GroupSection("dispatcher", "dispatcher", preload="false")
-LIMIT = 5.0
+LIMIT = 30.0
 
 
 class Dispatcher:

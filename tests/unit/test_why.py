@@ -74,6 +74,17 @@ WSGI = Evidence(
     source="worker",
     kernel=[KernelThread(4711, call="waits for events"), KernelThread(4714, call="read from 127.0.0.1:5432")],
 )
+PACKING = replace(
+    WSGI,
+    stacks=Stacks(
+        [
+            ThreadStack("MainThread", [Frame(f"{LIB}/selectors.py", 468, "select")], main=True, tid=4711),
+            ThreadStack("order.send 3", [SPIN], tid=4713),
+            ThreadStack("order.pack 7", [READ], tid=4714),
+        ],
+        work=[OpenWork("order.send 3", 99.0), OpenWork("order.pack 7", 5.0)],
+    ),
+)
 HOLDING = "it did not answer within 100 ms: C code holds the interpreter lock; its stacks are by faulthandler"
 
 HEADLINES = {
@@ -125,6 +136,13 @@ HEADLINES = {
     "overdue request": (
         hung("overdue", WSGI),
         "hung (overdue): a request (GET /slow) is not answered after 61 s, which is over request_timeout, "
+        "waits in read from 127.0.0.1:5432 at app.py:50 in fetch: peer.recv(1)",
+    ),
+    "overdue message": (
+        hung(
+            "overdue", PACKING, kind="messages", reason="message 7 (order.pack) did not end within its timeout of 5 s"
+        ),
+        "hung (overdue): message 7 (order.pack) did not end within its timeout of 5 s, "
         "waits in read from 127.0.0.1:5432 at app.py:50 in fetch: peer.recv(1)",
     ),
     "recursion crash": (
@@ -610,3 +628,12 @@ def test_without_a_cluster_a_name_that_cannot_be_one_is_the_callers_fault(capsys
     assert main(["why", "-c", str(tmp_path / "absent.toml"), name]) == USAGE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable() and "is no name of a group or slot" in line
+
+
+def test_a_page_about_messages_does_not_speak_of_requests():
+    told = page(hung("overdue", PACKING, kind="messages", reason="message 7 (order.pack) was told to end (cancelled)"))
+    dumped = why.dump_text(PACKING, "jobs.1", 1, HOME, width=80, kind="messages")
+
+    assert "request" not in told + dumped
+    assert "2 open messages\n" in told
+    assert "2 open messages\n" in dumped

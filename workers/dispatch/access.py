@@ -41,7 +41,7 @@ class Access:
         """The function's result, called with the store and the present moment, in the store's thread. Raises StoreAway,
         and StoreError for whatever else goes wrong."""
         try:
-            return await self.ask(function)
+            return await self.thread.do(lambda: function(self.store, self.clock.now()))
         except StoreAway as error:
             self.lost(error)
             raise

@@ -1,8 +1,10 @@
 """Learns of the death of executors: at once by their pidfds, and from the master, which knows how they died."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 from collections.abc import Callable
 
 from ...ipc.durable.wire import Died
@@ -11,7 +13,7 @@ from .burial import Death
 from .roster import Executor
 from .tasks import Tasks
 
-WAIT = 0.2  # seconds for the master's word, and for what the dead one has still said
+WAIT = 2.0  # seconds for the master's word, and for what the dead one has still said; on a busy host both take a while
 MOST_KNOWN = 256
 
 logger = logging.getLogger("bkd.dispatch")
@@ -24,7 +26,7 @@ class Deaths:
         self._bury, self._informed, self._tasks = bury, informed, tasks
         self._known: dict[tuple[int, int], Death] = {}
         self._changed = asyncio.Event()
-        self._watched: dict[tuple[int, int], int] = {}
+        self._watched: dict[tuple[int, int], tuple[Executor, int]] = {}
 
     def watch(self, executor: Executor) -> None:
         """From now on."""
@@ -38,7 +40,7 @@ class Deaths:
             os.close(descriptor)
             self._begin(executor)
             return
-        self._watched[executor.pid, executor.start] = descriptor
+        self._watched[executor.pid, executor.start] = executor, descriptor
         asyncio.get_running_loop().add_reader(descriptor, self._ended, executor)
 
     def heard(self, died: Died) -> None:
@@ -49,18 +51,26 @@ class Deaths:
         self.changed()
 
     def changed(self) -> None:
-        """Something is known that a burial may wait for: a death, or the end of a connection."""
+        """Something that a burial may wait for: a death is known, or a connection has ended, be it the master's."""
         self._changed.set()
+
+    def end_all(self) -> None:
+        """SIGKILL for all who still live, which nobody else will end. It is no fault of what they run."""
+        for executor, descriptor in self._watched.values():
+            logger.warning("%s, pid %d, has not ended; nobody else is there to end it", executor.slot, executor.pid)
+            executor.draining = True
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def close(self) -> None:
         """Watch nobody any more."""
-        for descriptor in self._watched.values():
+        for _, descriptor in self._watched.values():
             asyncio.get_running_loop().remove_reader(descriptor)
             os.close(descriptor)
         self._watched.clear()
 
     def _ended(self, executor: Executor) -> None:
-        descriptor = self._watched.pop((executor.pid, executor.start))
+        _, descriptor = self._watched.pop((executor.pid, executor.start))
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
         self._begin(executor)

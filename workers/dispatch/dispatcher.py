@@ -32,15 +32,17 @@ from .upkeep import Upkeep
 from .waiters import Waiters
 
 FLUSH = 2.0  # seconds in which what was said is still written, at the end
+PATIENCE = 5.0  # seconds that executors are waited for when there is neither master nor keeper
 T = TypeVar("T")
 
 logger = logging.getLogger("bkd.dispatch")
 
 
 class Dispatcher:
-    """Made inside the running loop. `name`: of its node; what is before its first slash follows the @ of workers."""
+    """Made inside the running loop. `name`: of its node; what is before its first slash follows the @ of workers.
+    `users`, `runners`: see `door.Door`."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, *, users: Sequence[int] = (), runners: Sequence[int] = ()) -> None:
         clock, host = Clock(), name.partition("/")[0]
         self.alarms = Alarms(lambda: clock.steady)
         self.access = Access(store, StoreThread(asyncio.get_running_loop()), clock, self.alarms)
@@ -64,7 +66,7 @@ class Dispatcher:
         )
         self.keeper.returned = self.upkeep.returned
         self.verbs: Verbs = Operators(self.run, self.changed, self.put)
-        self.door = Door(self, self._emptied)
+        self.door = Door(self, self._emptied, users=users, runners=runners)
         self._bells: Bells | None = None
         self._changed = asyncio.Event()
 
@@ -96,12 +98,15 @@ class Dispatcher:
             self._bells = Bells(listener_there, lambda news: _call(loop, self._rung, news))
 
     async def emptied(self) -> None:
-        """Claim nothing more, and wait until every executor and producer has left, what the dead ones held is settled,
-        and all is written."""
+        """Claim nothing more, and wait until every executor has left and every producer has its answer, what the dead
+        ones held is settled, and all is written. Executors that do not leave are ended when no master does so."""
         self.keeper.claims = False
+        deadline = self.access.clock.steady + PATIENCE
         while self.door.is_busy or not self.roster.is_idle or not self.keeper.is_even:
             self._changed.clear()
             await self._within(0.2)
+            if not self.door.has_master and self.access.clock.steady > deadline:
+                self.deaths.end_all()
 
     async def close(self) -> None:
         """Write what was said, and let go of everything. What executors still hold is taken over by the next one."""
@@ -163,6 +168,7 @@ class Dispatcher:
 
     def _emptied(self) -> None:
         self._changed.set()
+        self.deaths.changed()
 
     async def _within(self, seconds: float) -> None:
         try:

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from .producers import ProducerRole
 MOST_PEERS = 1000
 MOST_PRODUCERS = 800  # so that there is always room for executors and masters
 MOST_OF_ONE = 100  # connections of one process
+MOST_OF_USER = 400  # of one user who is not the cluster's own
 BACKLOG = 512
 
 logger = logging.getLogger("bkd.dispatch")
@@ -32,10 +33,15 @@ class Hands(ExecutorHands, ProducerHands, MasterHands, Protocol):
 
 
 class Door:
-    """Listens on sockets that are given, and counts. `emptied` is called when a peer has left."""
+    """Listens on sockets that are given, and counts. `emptied` is called when a peer has left. Beside root and the user
+    of this process `users` may enqueue, and `runners` may run messages as well; nobody else is heard, whatever socket
+    he has found."""
 
-    def __init__(self, hands: Hands, emptied: Callable[[], None]) -> None:
+    def __init__(
+        self, hands: Hands, emptied: Callable[[], None], *, users: Iterable[int] = (), runners: Iterable[int] = ()
+    ) -> None:
         self._hands, self._emptied = hands, emptied
+        self._users, self._runners = frozenset(users), frozenset(runners)
         self._peers: set[Peer] = set()
         self._buffer = memoryview(bytearray(READ))
         self._servers: list[asyncio.Server] = []
@@ -52,8 +58,10 @@ class Door:
 
     @property
     def is_busy(self) -> bool:
-        """An executor or a producer is there."""
-        return any(isinstance(peer.role, ExecutorRole | ProducerRole) for peer in self._peers)
+        """An executor is there, or a producer that waits for an answer. Without a master, who asks last for this end,
+        any producer may be a worker that has requests to finish."""
+        idle_too = not self.has_master
+        return any(_is_busy(peer.role, idle_too) for peer in self._peers)
 
     @property
     def has_master(self) -> bool:
@@ -84,12 +92,18 @@ class Door:
         self._peers.add(peer)
         if len(self._peers) > MOST_PEERS:
             peer.refuse(f"there are {MOST_PEERS} connections already")
+        elif not self._is_own(peer) and peer.credentials.uid not in self._users:
+            peer.refuse(f"no group of this cluster runs as user {peer.credentials.uid}")
+        elif not self._is_own(peer) and self._count_user(peer.credentials.uid) > MOST_OF_USER:
+            peer.refuse(f"its user has {MOST_OF_USER} connections already")
         elif self._count(peer.credentials.pid) > MOST_OF_ONE:
             peer.refuse(f"it has {MOST_OF_ONE} connections already, and needs one")
 
     def introduced(self, peer: Peer, first: AnyFrame) -> Role:
         """What this peer is; raises FrameError when it may not be that."""
         if isinstance(first, Enlist):
+            if not self._is_own(peer) and peer.credentials.uid not in self._runners:
+                raise FrameError(f"no group of messages runs as user {peer.credentials.uid}")
             return ExecutorRole(self._hands, peer, first)
         if not isinstance(first, Greet):
             raise FrameError(f"it said {type(first).__name__} before who it is")
@@ -101,9 +115,15 @@ class Door:
             return ProducerRole(self._hands, peer)
         if first.role != "master":
             raise FrameError(f"there is no role {first.role[:40]!r}")
-        if peer.credentials.uid not in (0, self._owner):
+        if not self._is_own(peer):
             raise FrameError("only the cluster's own user and root may speak as its master")
         return MasterRole(self._hands, peer)
+
+    def _is_own(self, peer: Peer) -> bool:
+        return peer.credentials.uid in (0, self._owner)
+
+    def _count_user(self, uid: int) -> int:
+        return sum(other.credentials.uid == uid for other in self._peers)
 
     def _count(self, pid: int) -> int:
         """Processes of other pid namespaces have no number here, and are not told apart."""
@@ -113,6 +133,10 @@ class Door:
         """It has left."""
         self._peers.discard(peer)
         self._emptied()
+
+
+def _is_busy(role: Role | None, idle_too: bool) -> bool:
+    return isinstance(role, ExecutorRole) or (isinstance(role, ProducerRole) and (idle_too or role.waits))
 
 
 def bound(path: Path) -> socket.socket:

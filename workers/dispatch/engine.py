@@ -250,8 +250,10 @@ class Engine:
     def _settlement(self, executor: Executor, outcome: Outcome, now: int) -> Settlement:
         executor.settling[outcome.id] = outcome.fence
         run = self._roster.finish(executor, outcome)
-        task = _late(outcome) if run is None else run.now_task()
-        if run is not None and run.why == "cancelled" and outcome.result not in DONE:
+        if run is None:
+            return _late(outcome, now, executor)
+        task = run.now_task()
+        if run.why == "cancelled" and outcome.result not in DONE:
             outcome = replace(outcome, result=Result.CANCELLED)
         return settle(task, outcome, executor.policy(task.kind), now, random.random(), executor.runner)
 
@@ -282,9 +284,10 @@ class Engine:
         self._alarms.tell("dead-letter", text[:500], about=settlement.reason)
 
 
-def _late(outcome: Outcome) -> Task:
-    """Of a lease that is gone: its outcome is recorded, and changes nothing."""
-    return Task(outcome.id, outcome.fence, "", b"", Counters(), "")
+def _late(outcome: Outcome, now: int, executor: Executor) -> Settlement:
+    """Of a lease that this executor does not hold: recorded, and changes nothing."""
+    task = Task(outcome.id, outcome.fence, "", b"", Counters(), "")
+    return replace(settle(task, outcome, executor.policy(""), now, 0.0, executor.runner), late=True)
 
 
 def _parts(tasks: list[Task]) -> Iterator[list[Task]]:

@@ -9,18 +9,19 @@ AGAIN = 1.0  # the master is asked again, in case it is another one by now
 
 
 class Look(NamedTuple):
-    """Runs whose begin is to be noted; runs to be told to end; executors to be ended; and the moment of the next
-    look, None while nothing runs."""
+    """Runs whose begin is to be noted; runs to be told to end; executors to be ended, and which of them as of now; and
+    the moment of the next look, None while nothing runs."""
 
     noted: list[tuple[Executor, Run]]
     told: list[tuple[Executor, Run]]
     condemned: list[Executor]
+    doomed: list[Executor]
     next: float | None
 
 
 def look(roster: Roster, now: float) -> Look:
     """Judge all that has begun; marks what it decides, so that it is decided once."""
-    found = Look([], [], [], None)
+    found = Look([], [], [], [], None)
     moments: list[float] = []
     for executor in roster.executors.values():
         for run in list(executor.begun.values()):
@@ -52,7 +53,9 @@ def _judge(executor: Executor, run: Run, now: float, found: Look) -> None:
         found.told.append((executor, run))
     if run.why and not run.overdue and now >= _hard(executor, run):
         run.overdue = True
-        executor.condemned = executor.condemned or _reason(executor, run)
+        if not executor.condemned:
+            executor.condemned = _reason(executor, run)
+            found.doomed.append(executor)
 
 
 def _moments(executor: Executor, run: Run) -> list[float]:

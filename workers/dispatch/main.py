@@ -42,7 +42,7 @@ class Dispatch:
         loop = asyncio.get_running_loop()
         orders = _Orders(loop, supervision)
         supervision.watch(loop, Load)
-        dispatcher = Dispatcher(self._store, self._work.name)
+        dispatcher = Dispatcher(self._store, self._work.name, users=self._work.users, runners=self._work.runners)
         if not await self._begin(dispatcher, supervision, orders):
             return DONE if orders.is_ended else NO_STORE
         await dispatcher.serve(listeners)

@@ -57,6 +57,11 @@ class ProducerRole:
         self._waiting = self._waiting_size = 0
         self._awaited: set[asyncio.Task[None]] = set()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is owed an answer: what it has put is not stored yet, or was only sent in part."""
+        return bool(self._waiting or self._parts)
+
     def heard(self, frame: AnyFrame) -> None:
         """One frame; raises FrameError when it has no sense."""
         match frame:

@@ -23,11 +23,11 @@ class StoreThread:
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Callable[[], T]) -> T:
+    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run it after what was given before; raises what it raises."""
         answer: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(work, answer))
-        return await answer
+        return answer
 
     def tell(self, callback: Callable[..., None], *what: Any) -> None:
         """Called in the thread, by what runs there: have this called in the loop."""

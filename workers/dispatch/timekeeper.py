@@ -54,6 +54,8 @@ class Timekeeper:
             self._ledger.began(run.held)
         for executor, run in found.told:
             _say(executor, run.held, run.why)
+        for executor in found.doomed:
+            logger.warning("%s, pid %d, is to be ended: %s", executor.slot, executor.pid, executor.condemned)
         for executor in found.condemned:
             self._condemn(executor)
         if found.noted:
@@ -62,7 +64,6 @@ class Timekeeper:
             self.plan(found.next)
 
     def _condemn(self, executor: Executor) -> None:
-        logger.warning("%s, pid %d, is to be ended: %s", executor.slot, executor.pid, executor.condemned)
         for tell_master in self.masters:
             tell_master(Overdue(executor.slot, executor.pid, executor.start, executor.condemned))
 

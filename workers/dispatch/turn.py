@@ -28,15 +28,18 @@ class Answer(NamedTuple):
 
 class Done(NamedTuple):
     """What a stroke came to. `refused`: leases of which something that must not be lost, an end or a stage, could not
-    be written; `why`: what the store has said of that, or of claims that failed."""
+    be written; `why`: what the store has said of that, or of claims that failed; `answers`: to puts that were not
+    answered before."""
 
     turned: Turned
     refused: Set[Held] = frozenset()
     why: str = ""
+    answers: Sequence[Answer] = ()
 
 
 class Stroke(NamedTuple):
-    """What is done in one go. `answered` is called in the store's thread once the puts are stored."""
+    """What is done in one go. `answered` is called in the store's thread when puts are stored and something else is
+    still to be done."""
 
     now: int
     node: int
@@ -47,10 +50,29 @@ class Stroke(NamedTuple):
 
     def done(self, store: Store) -> Done:
         """Do it. Raises StoreAway, after which puts that were not answered and all of the batch are to be repeated."""
-        if self.puts:
-            self.answered(_enqueued(store, self.puts, self.now))
         turn = self.turn()
-        return _turned(store, turn) if _is_needed(turn) else Done(Turned())
+        if not _is_needed(turn):
+            return Done(Turned(), answers=_enqueued(store, self.puts, self.now) if self.puts else ())
+        if self.puts:
+            if (done := self._at_once(store, turn)) is not None:
+                return done
+            self.answered(_enqueued(store, self.puts, self.now))
+        return _turned(store, turn)
+
+    def _at_once(self, store: Store, turn: Turn) -> Done | None:
+        """The puts in the transaction of everything else, which is one wait for the disk for all; None: one by one it
+        may be possible. What has keys, for which others are looked at, has a transaction of its own."""
+        new = [message for put in self.puts for message in put.messages]
+        if any(message.key or message.unique for message in new):
+            return None
+        try:
+            turned = store.turn(replace(turn, new=new))
+        except StoreAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is said again by the part that has it
+            logger.info("a turn is taken to pieces: %s", error)
+            return None
+        return Done(turned, answers=_answers(self.puts, turned.receipts))
 
     def turn(self) -> Turn:
         """The transaction that settles and claims."""
@@ -83,6 +105,10 @@ def _enqueued(store: Store, puts: Sequence[Put], now: int) -> list[Answer]:
             return [answer for put in puts for answer in _enqueued(store, [put], now)]
         _log(error)
         return [Answer(puts[0], [], str(error) or type(error).__name__)]
+    return _answers(puts, receipts)
+
+
+def _answers(puts: Sequence[Put], receipts: list[Receipt]) -> list[Answer]:
     answers, at = [], 0
     for put in puts:
         answers.append(Answer(put, receipts[at : at + len(put.messages)]))

@@ -7,7 +7,7 @@ there is more to claim is found out in this order: forget that somebody rang, lo
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from .turn import Answer, Done, Stroke
 
 POLL = 1.0  # seconds, give or take a fifth: enough alone, should every bell be broken
 SOON = 0.005
+ROUNDING = 0.001  # of the loop's timers
 BACK_OFF_FIRST, BACK_OFF_CAP = 0.05, 0.5
 MOST_REFUSED = 20  # ends that the store would not write: nothing more is begun until it does
 AGAIN_FIRST, AGAIN_CAP = 0.25, 5.0  # seconds until what was refused is tried again
@@ -49,19 +50,22 @@ class Turnkeeper:
         self.returned: Callable[[], Awaitable[None]] | None = None
         self._access, self._ledger, self._demands, self._ends = access, ledger, demands, ends
         self._bell = True
-        self._rung = asyncio.Event()
+        self._wanted: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._look_at = 0.0
         self._unanswered: list[Put] = []
         self._again_at, self._again_delay = 0.0, AGAIN_FIRST
+        self._alarm_at = 0.0
 
     def ring(self) -> None:
         """There may be something to claim."""
         self._bell = True
-        self._rung.set()
+        self.nudge()
 
     def nudge(self) -> None:
         """There is something to write."""
-        self._rung.set()
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
 
     @property
     def is_even(self) -> bool:
@@ -70,6 +74,13 @@ class Turnkeeper:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        try:
+            await self._turns()
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    async def _turns(self) -> None:
         delay = BACK_OFF_FIRST
         while True:
             try:
@@ -85,16 +96,27 @@ class Turnkeeper:
     async def _until_wanted(self) -> None:
         """Sleeps until there is something to do, or somebody rings, or something becomes due, or it is time to look."""
         while not (self._ledger or self._bell or self._access.is_away or self._is_again):
-            self._rung.clear()
-            try:
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._rest()):
-                    await self._rung.wait()
-            except TimeoutError:
-                self._bell = True
+            self._plan()
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
 
-    def _rest(self) -> float:
+    def _plan(self) -> None:
+        """The alarm rings when it is time to look, or before: it is put forward, and finds out itself that it was put
+        off."""
         moment = min(self._look_at, self._again_at) if self._ledger.refused else self._look_at
-        return max(moment - self._access.clock.steady, SOON)
+        if self._alarm is not None:
+            if self._alarm_at <= moment:
+                return
+            self._alarm.cancel()
+        self._alarm_at = moment
+        rest = max(moment - self._access.clock.steady + ROUNDING, SOON)
+        self._alarm = asyncio.get_running_loop().call_later(rest, self._alarmed)
+
+    def _alarmed(self) -> None:
+        self._alarm = None
+        now = self._access.clock.steady
+        self._bell = self._bell or now >= self._look_at
+        self.nudge()
 
     @property
     def _is_again(self) -> bool:
@@ -118,6 +140,7 @@ class Turnkeeper:
         self._access.back()
         self._tell(stroke.batch, done)
         self._claimed(stroke.demands, done.turned)
+        self._answer(done.answers)
         self._judge(done, again, bool(stroke.demands))
 
     def _stroke(self) -> Stroke:
@@ -153,7 +176,7 @@ class Turnkeeper:
             return []
         return self._demands.composed(self._access.clock.steady)
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: Iterable[Answer]) -> None:
         self._unanswered = []
         for put, receipts, error in answers:
             put.done(receipts, error)
@@ -197,7 +220,7 @@ class Turnkeeper:
     def due(self, moment: int) -> None:
         """Something becomes due then (ms of UTC)."""
         self._look_at = min(self._look_at, self._access.clock.until(moment))
-        self._rung.set()
+        self.nudge()
 
     def _give_up_puts(self) -> None:
         for put in self._ledger.overdue_puts(self._access.clock.steady - PATIENCE):

@@ -10,6 +10,7 @@ from ...ipc.message import Drain
 from ..supervision import Supervision
 from .courier import Courier
 from .declaration import Declaration
+from .descriptors import Descriptors
 from .hands import Hands
 from .journal import STDERR, Journal
 from .run import Run
@@ -57,7 +58,8 @@ class Crew:
         self.terminated = False
         self._pid = station.pid
         self._supervision = supervision
-        self._is_last = self._is_ready = False
+        self._descriptors = Descriptors()
+        self._is_last = self._is_ready = self._is_drained = self._is_worn = False
 
     def came(self) -> None:
         """Called in the courier's thread."""
@@ -79,6 +81,14 @@ class Crew:
             os._exit(STRAY)
         self.courier.add(run, outcome)
         self.journal.ended(run, outcome)
+        if not self._is_worn and (why := self._descriptors.scarce()):
+            self._wear(why)
+
+    def _wear(self, why: str) -> None:
+        """Nothing more would go well here: it goes to others, and a successor takes this one's place."""
+        self._is_worn = True
+        self.courier.retire()
+        self._supervision.worn(why)
 
     def _begin(self) -> None:
         """Take work, unless this worker is to be quiet at first: then it is ready as it is."""
@@ -90,7 +100,7 @@ class Crew:
 
     def _drain(self, order: Drain) -> None:
         """Called in the heartbeat thread."""
-        self._is_last = order.last
+        self._is_last, self._is_drained = order.last, True
         self.courier.retire()
 
     def _next(self) -> Run | None:
@@ -111,7 +121,7 @@ class Crew:
         """Whether everything that was begun has ended, and is stored as far as there is anybody to store it."""
         if self.terminated:
             return True
-        if not self.courier.retires or self.hands.waiting or self.hands.running():
+        if not self._is_drained or self.hands.waiting or self.hands.running():
             return False
         return self.courier.is_settled or (self._is_last and self._is_alone())
 

@@ -1,20 +1,18 @@
 """A handler as it was declared: its function, what is promised of its kind, and whatever is wrong with that."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
 
-from ...ipc.durable.policy import KindPolicy
+from ...ipc.durable.policy import NAME, WHAT_NAMES_ARE, KindPolicy
 from ...ipc.errors import BkdError
 from .arguments import Arguments
 from .draft import Duration
 from .faults import Classes, Classifier, classifier
 from .retrying import ATTEMPTS, Exponential, Retrying, span
 
-NAME = re.compile(r"[\w.:/@+-]{1,100}")
 MOST_ATTEMPTS, MOST_STAGES = 100_000, 100
 MOST_LOCK = 1024
 Mode = Literal["", "shared", "exclusive"]
@@ -99,7 +97,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def _policy(kind: str, terms: Terms) -> KindPolicy:
     if not isinstance(kind, str) or not NAME.fullmatch(kind):
-        raise ValueError("a kind is 1 to 100 letters, digits and . : / @ + - _")
+        raise ValueError(WHAT_NAMES_ARE)
     retry: Retrying = Exponential() if terms.retry is None else terms.retry
     return KindPolicy(
         name=kind,

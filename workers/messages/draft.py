@@ -1,6 +1,7 @@
 """What `enqueue` is told, made into a message. Values only."""
 
 import datetime
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from ...ipc.durable.guid import new_guid, new_guids
 from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, PRIORITY, Conflict, NewMessage, Routing
+from ...ipc.durable.policy import NAME, WHAT_NAMES_ARE
 from ...ipc.errors import RefusedError
 from ...ipc.units import parse_duration
 
@@ -57,6 +59,10 @@ class Options(TypedDict, total=False):
     routing: Routing
 
 
+OPTIONS = frozenset(Options.__annotations__)
+ON_DEADLINE = ("expire", "alert")
+
+
 def drafts(kind: Kind, many: Iterable[Any], now: int, options: Options) -> list[NewMessage]:
     """A message for each of these arguments, as by `draft`; what is the same for all is looked at once."""
     pattern, bodies = draft(kind, None, now, options), [_body(args) for args in many]
@@ -67,10 +73,14 @@ def drafts(kind: Kind, many: Iterable[Any], now: int, options: Options) -> list[
 
 def draft(kind: Kind, args: Any, now: int, options: Options) -> NewMessage:
     """The message; `now` in ms of UTC. Raises RefusedError for what no store would take, TypeError for arguments that
-    JSON does not know."""
+    JSON does not know, and for an option that there is not."""
+    if unknown := options.keys() - OPTIONS:
+        raise TypeError(f"there is no option {min(unknown)!r}; there are: {', '.join(sorted(OPTIONS))}")
     name = kind if isinstance(kind, str) else getattr(kind, "kind", "")
     if not isinstance(name, str) or not name:
         raise RefusedError(f"{kind!r} is no kind of message: give its name, or a function decorated with @handler")
+    if not NAME.fullmatch(name):
+        raise RefusedError(f"{name[:SURE]!r} is no kind of message: {WHAT_NAMES_ARE}")
     body = _body(args)
     payload = options.get("payload", b"")
     _check_size(name, "arguments", len(body), MOST_ARGS)
@@ -91,16 +101,22 @@ def _drafted(name: str, body: bytes, payload: bytes, now: int, options: Options)
         priority=options.get("priority", PRIORITY),
         delay=round(seconds(options.get("delay", 0)) * 1000),
         due=moment(options["due"]) if "due" in options else 0,
-        guid=options.get("guid", "") or new_guid(),
+        guid=_guid(options.get("guid", "")),
         key=options.get("key", ""),
         unique=options.get("unique", ""),
-        conflict=Conflict(options.get("conflict", Conflict.RETURN)),
+        conflict=Conflict(_one_of("conflict", options.get("conflict", Conflict.RETURN), tuple(Conflict))),
         max_attempts=options.get("max_attempts", 0),
         deadline=_deadline(options["deadline"], now) if "deadline" in options else 0,
-        on_deadline=options.get("on_deadline", "expire"),
+        on_deadline=_one_of("on_deadline", options.get("on_deadline", "expire"), ON_DEADLINE),
         notify=options.get("notify", ""),
         routing=_routing(options),
     )
+
+
+def _one_of(option: str, given: str, words: tuple[str, ...]) -> str:
+    if given not in words:
+        raise RefusedError(f"{option} is one of {', '.join(words)}, not {given!r}")
+    return given
 
 
 def _valid(message: NewMessage) -> NewMessage:
@@ -125,10 +141,22 @@ def seconds(duration: Duration) -> float:
 
 
 def moment(when: datetime.datetime) -> int:
-    """In ms of UTC. Raises ValueError for a moment without a time zone."""
+    """In ms of UTC. Raises ValueError for a moment without a time zone, and for what is none."""
+    if not isinstance(when, datetime.datetime):
+        raise ValueError(f"{when!r} is no moment: give a datetime with a time zone, such as datetime.now(UTC)")
     if when.tzinfo is None:
         raise ValueError(f"{when} has no time zone: say which one is meant, such as datetime.now(UTC)")
     return round(when.timestamp() * 1000)
+
+
+def _guid(given: str) -> str:
+    """As it is written everywhere; what is no text is found later."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return str(uuid.UUID(given)) if given else new_guid()
+    except ValueError as error:
+        raise RefusedError(f"{given!r} is no guid: give a UUID, such as {new_guid()}") from error
 
 
 def _deadline(given: Duration | datetime.datetime, now: int) -> int:

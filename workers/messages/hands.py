@@ -92,4 +92,4 @@ class Hands:
         """What runs, oldest first."""
         now = monotonic()
         running = sorted(self.running(), key=lambda run: run.began)
-        return [OpenWork(f"{run.task.kind} {run.task.id}", now - run.began) for run in running]
+        return [OpenWork(run.name, now - run.began) for run in running]

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar, cast
 
@@ -25,8 +26,9 @@ from ...ipc.durable.wire import (
     packed,
     unpacked,
 )
-from ...ipc.errors import BkdError, ClosedError, DeadlineError, FrameError, NotConnected, RefusedError
+from ...ipc.errors import ClosedError, DeadlineError, FrameError, RefusedError
 from ...ipc.frames import FrameReader
+from .hindrance import SILENT, hindrance
 
 MOST_IN_PUT = 1000
 INLINE = PART // 2
@@ -85,7 +87,7 @@ class Postbox(asyncio.Protocol):
         self._waiting.append(parcel)
         self._depth += len(messages)
         self._flush()
-        return await self._within(parcel.future, timeout)
+        return await self._within(parcel.future, timeout, lambda: self._fate(parcel))
 
     async def end_of(self, id: int, within: float) -> Ended:
         """State and result of that message once it has ended, or as it is after `within` seconds."""
@@ -95,7 +97,7 @@ class Postbox(asyncio.Protocol):
         self._awaited[question.number] = question, future
         try:
             self._send(question)
-            return await self._within(future, within + 5.0)
+            return await self._within(future, within + 5.0, lambda: f"how message {id} stands is not known")
         finally:
             self._awaited.pop(question.number, None)
 
@@ -110,13 +112,17 @@ class Postbox(asyncio.Protocol):
             if not parcel.future.done():
                 parcel.future.set_exception(error)
 
-    async def _within(self, future: "asyncio.Future[T]", timeout: float) -> "T":
+    def _fate(self, parcel: Parcel) -> str:
+        """Of one whose time is over."""
+        is_unsent = not parcel.repeated and parcel in self._waiting
+        return "not stored" if is_unsent else "not known to be stored"
+
+    async def _within(self, future: "asyncio.Future[T]", timeout: float, outcome: Callable[[], str]) -> "T":
         try:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            why = self._failure or "the dispatcher did not answer"
-            raise DeadlineError(f"not known to be stored within {timeout:g} s: {why}") from None
+            raise DeadlineError(f"{outcome()} within {timeout:g} s: {self._failure or SILENT}") from None
 
     # -- out
 
@@ -173,6 +179,7 @@ class Postbox(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self._reader, self._paused = cast("asyncio.Transport", transport), FrameReader(), False
         self._transport.set_write_buffer_limits(UNSENT)
+        self._failure = ""
         self._transport.write(packed(Greet("producer")))
         for question, _ in self._awaited.values():
             self._transport.write(packed(question))
@@ -246,9 +253,7 @@ class Postbox(asyncio.Protocol):
             try:
                 await self._stay()
             except OSError as error:
-                self._failure = f"{self.path}: {error.strerror or error}"
-            except BkdError as error:
-                self._failure = str(error)
+                self._failure = hindrance(self.path, error)
             if monotonic() - began > 1.0:
                 delay = RETRY_FIRST
             await asyncio.sleep(delay)
@@ -265,9 +270,6 @@ class Postbox(asyncio.Protocol):
         try:
             sock.connect(self.path)
             await self.loop.create_unix_connection(lambda: self, sock=sock)
-        except FileNotFoundError as error:
-            sock.close()
-            raise NotConnected(f"{self.path} is not there: no cluster with a group of messages is running") from error
         except BaseException:
             sock.close()
             raise

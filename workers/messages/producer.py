@@ -59,11 +59,16 @@ class Producer:
         return End(State(ended.state), msgspec.json.decode(ended.result) if ended.result else None, ended.reason)
 
     def wait(self, coroutine: Coroutine[Any, Any, T], limit: float) -> T:
-        """Its result, in a thread that may wait. Raises RuntimeError in the thread of a running loop."""
+        """Its result, in a thread that may wait. Raises RuntimeError in the thread of a running loop, NotConnected."""
         if running_loop() is not None:
             coroutine.close()
             raise RuntimeError("this would block the event loop of this thread: use the awaitable form")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._open().loop)
+        try:
+            loop = self._open().loop
+        except NotConnected:
+            coroutine.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result(limit + SLACK)
         except TimeoutError:

@@ -73,6 +73,11 @@ class Run:
         return Held(*self.key)
 
     @property
+    def name(self) -> str:
+        """What its thread or task is called while it runs."""
+        return f"{self.task.kind} {self.task.id}"
+
+    @property
     def stage_name(self) -> str:
         """Of the stage it is in."""
         return self.declaration.stages[self.stage]

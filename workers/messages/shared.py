@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
@@ -105,7 +106,7 @@ class Shared(Crew):
         for run in begun:
             self.journal.begins(run)
             if run.declaration.is_async:
-                task = self._loop.create_task(self._run_in_loop(run), name=run.task.kind)
+                task = self._loop.create_task(self._run_in_loop(run), name=run.name)
                 run.interruptible(partial(self._soon, task.cancel))  # comes after its first step: it was posted later
             else:
                 self._threads.submit(partial(self._run_in_thread, run), self._threads_busy)
@@ -117,7 +118,10 @@ class Shared(Crew):
 
     def _run_in_thread(self, run: Run) -> None:
         """Runs in a thread. Its outcome does not wait for the loop, which may be blocked."""
+        thread = threading.current_thread()
+        name, thread.name = thread.name, run.name
         self._tell(run, stepped(course(run, self._in_thread)))
+        thread.name = name
         self.courier.flush()
         self._soon(self._ended_in_thread)
 

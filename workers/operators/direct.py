@@ -71,6 +71,6 @@ def _answered(store: Store, ask: Ask, show: Show) -> Answered:
 
 def _actor() -> str:
     try:
-        return f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name})"
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"

@@ -11,16 +11,18 @@ from ...ipc.durable.model import NewMessage, Receipt
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Answered, Ask, Said
 from ...ipc.errors import BkdError
-from ..messages.draft import Options, draft
+from ..messages.draft import draft
 from ..store.protocol import Control, Filter, Row, Store, Story, Tally
 from . import documents, pages
 from .explain import Surroundings, explain
-from .questions import Add, Bulk, Look, Switch
+from .questions import Add, Bulk, Look, Part, Switch
 from .selection import Usage, filter_of
+from .uploads import Uploads
 
 PAGE = 500
 PIECE = 64 * 1024  # characters
 MOST_LISTED = 1000
+MOST_AT_ONCE = 16 << 20  # bytes of payloads in a transaction
 LOOK_AGAIN = 0.05
 USAGE, FAILED, PARTLY = 2, 1, 3
 Say = Callable[[Said], None]
@@ -72,6 +74,7 @@ class Operators:
 
     def __init__(self, run: Run, changed: Callable[[], None], put: Put) -> None:
         self._run, self._changed, self._put = run, changed, put
+        self._uploads = Uploads(time.monotonic)
         self._verbs: dict[str, Callable[[Request], Awaitable[Answered]]] = {
             "list": self._list,
             "show": self._show,
@@ -79,6 +82,7 @@ class Operators:
             "stats": self._stats,
             "loops": self._loops,
             "add": self._add,
+            "payload": self._payload,
             "retry": self._retry,
             "cancel": self._cancel,
             "clone": self._clone,
@@ -168,23 +172,30 @@ class Operators:
 
     async def _add(self, request: Request) -> Answered:
         add = request.arguments(Add)
-        options: Options = msgspec.to_builtins(add.options)
+        options = add.options.options()
+        if payload := self._uploads.whole(add.upload) if add.upload else add.payload:
+            options["payload"] = payload
         receipts: list[Receipt] = []
         items = add.items or [None]
         total = len(items) * add.count
-        if (add.count > 1) and options.get("key"):
-            raise Usage("--key with --count would store one message: leave one of them out")
+        if total > 1 and options.get("key"):
+            raise Usage("--key with --count, or with several lines, would store one message: leave one of them out")
         args = (item for item in items for _ in range(add.count))
         batch: list[NewMessage] = []
+        most = max(1, min(PAGE, MOST_AT_ONCE // (len(payload) or 1)))
         for item in args:
             batch.append(draft(add.kind, item, time.time_ns() // 1_000_000, options))
-            if len(batch) == PAGE:
+            if len(batch) >= most:
                 receipts += await self._put(batch)
                 batch = []
                 request.progress(f"{len(receipts):,} of {total:,} stored")
         if batch:
             receipts += await self._put(batch)
         return _added(request, receipts)
+
+    async def _payload(self, request: Request) -> Answered:
+        part = request.arguments(Part)
+        return request.answer({"size": self._uploads.extend(part.upload, part.data)}, "")
 
     # -- changing
 

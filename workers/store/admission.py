@@ -2,7 +2,7 @@
 
 from hashlib import blake2b
 
-from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, NewMessage
+from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, PRIORITY, NewMessage
 
 MOST_KEY = 255
 MOST_MOMENT = 1 << 53  # ms of UTC
@@ -11,6 +11,8 @@ MOST_PRIORITY = MOST_ATTEMPTS = (1 << 31) - 2
 
 def refusal(message: NewMessage) -> str:
     """Why a message cannot be stored, in words; "" when it can."""
+    if _is_usual(message):
+        return ""
     if not message.kind:
         return "a message needs a kind"
     if len(message.args) > MOST_ARGS:
@@ -26,6 +28,17 @@ def refusal(message: NewMessage) -> str:
     if len(message.key) > MOST_KEY or len(message.unique) > MOST_KEY:
         return f"a key of {message.kind} has more than {MOST_KEY} characters: use a hash of it"
     return _out_of_range(message)
+
+
+def _is_usual(message: NewMessage) -> bool:
+    """What nearly all messages are: kind and arguments and nothing else that could be wrong."""
+    return bool(
+        message.kind
+        and len(message.args) <= MOST_ARGS
+        and message.priority == PRIORITY
+        and not (message.payload or message.key or message.unique)
+        and not (message.delay or message.due or message.deadline or message.max_attempts or message.routing.parent_id)
+    )
 
 
 def _out_of_range(message: NewMessage) -> str:

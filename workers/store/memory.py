@@ -11,7 +11,7 @@ from ...ipc.durable.model import Conflict, Dead, NewMessage, Notice, Receipt, Se
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Held
 from .admission import digest, due_at, refusal
-from .deadlines import KEPT, deadline_notice, expired_notice, kept_since, late_word
+from .deadlines import KEPT, deadline_notice, expired_notice, kept_since
 from .memoryitem import Item
 from .memorynodes import Nodes
 from .protocol import (
@@ -92,6 +92,7 @@ class MemoryStore(Store):
         self._nodes.leave(node)
 
     def turn(self, turn: Turn) -> Turned:
+        receipts = self.enqueue(turn.new, turn.now)
         kept = self._keep_stages(turn)
         for held in turn.began:
             if (run := self._running(held)) and run.lease:
@@ -102,10 +103,10 @@ class MemoryStore(Store):
         stale = [Held(one.id, one.fence) for one in turn.settled if not self._settle(one, turn.now)]
         granted = [Held(lock.id, lock.fence) for lock in turn.locks if self._lock(lock)]
         if not self._nodes.is_known(turn.node):
-            return Turned([[] for _ in turn.demands], stale, granted, kept)
+            return Turned([[] for _ in turn.demands], stale, granted, kept, receipts=receipts)
         claimed = [self._claim(turn, demand) for demand in turn.demands]
         more = any(len(tasks) == len(demand.holders) > 0 for tasks, demand in zip(claimed, turn.demands, strict=True))
-        return Turned(claimed, stale, granted, kept, self._next_due(turn), more)
+        return Turned(claimed, stale, granted, kept, self._next_due(turn), more, receipts)
 
     def enqueue(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
         return [self._enqueue(message, now) for message in messages]
@@ -204,7 +205,7 @@ class MemoryStore(Store):
         return kept
 
     def _settle(self, one: Settlement, now: int) -> bool:
-        item = self._running(one)
+        item = None if one.late else self._running(one)
         if item is None:
             return self._is_repeated(one, now)
         item.settle(one, now)
@@ -221,8 +222,7 @@ class MemoryStore(Store):
         there = item.attempts.get(one.fence)
         if there is not None and (there.result, there.late) == (one.attempt.result, ""):
             return True
-        word = late_word(one.attempt, now)
-        item.attempts[one.fence] = msgspec.structs.replace(there or one.attempt, late=word)
+        item.tell_late(one.attempt, now)
         return False
 
     def _lock(self, lock: Lock) -> bool:

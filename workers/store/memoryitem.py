@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from ...ipc.durable.model import ENDS, Attempt, Counters, NewMessage, Notice, Receipt, Settlement, State, Task
+from .deadlines import late_word
 from .matching import args_match
 from .memorynodes import Nodes
 from .protocol import Deed, Filter, Leased, Row, Story
@@ -86,6 +87,12 @@ class Item:
             self.finished, self.result = now, one.result
         elif one.due:
             self.due = one.due
+
+    def tell_late(self, attempt: Attempt, now: int) -> None:
+        """A run ends whose lease is no more; what says that of a lease that never was is not kept."""
+        if 0 < attempt.fence <= self.fence - (self.lease is not None):
+            there = self.attempts.get(attempt.fence, attempt)
+            self.attempts[attempt.fence] = replace(there, late=late_word(attempt, now))
 
     def end(self, state: State, reason: str, now: int) -> None:
         """It ends without running."""

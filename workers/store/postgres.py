@@ -93,11 +93,12 @@ class PostgresStore(Store):
         self._nodes.leave(node)
 
     def turn(self, turn: Turn) -> Turned:
-        return self._turns.turn(turn)
+        self._look_at(turn.new)
+        new = self._enqueuing.plain(turn.new, turn.now, loud=not self._nodes.alone) if turn.new else None
+        return self._turns.turn(turn, new)
 
     def enqueue(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
-        if any(message.delay or message.due for message in messages):
-            self._turns.look_again()
+        self._look_at(messages)
         return self._enqueuing.enqueue(messages, now, loud=not self._nodes.alone)
 
     def payload(self, id: int) -> bytes:
@@ -140,3 +141,7 @@ class PostgresStore(Store):
 
     def controls(self) -> list[Control]:
         return self._kinds.controls()
+
+    def _look_at(self, messages: Sequence[NewMessage]) -> None:
+        if any(message.delay or message.due for message in messages):
+            self._turns.look_again()

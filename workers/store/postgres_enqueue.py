@@ -1,6 +1,7 @@
 """How messages get into PostgreSQL from a dispatcher: those without keys as columns, the others with all rules."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,9 @@ AT_ONCE = 2_000  # messages in one statement
 UNROUTED = Routing()
 
 Rows = Cursor[tuple[Any, ...]]
+Order = tuple[str, dict[str, Any]]  # a statement's name and its values
+
+logger = logging.getLogger("bkd.store")
 
 
 class Enqueuing:
@@ -26,20 +30,38 @@ class Enqueuing:
     def __init__(self, link: Link, sql: Mapping[str, str], kinds: Kinds) -> None:
         self._link = link
         self._sql = sql
-        self._numbered = {name: numbered(sql[name]) for name in ("store", "store_due")}
+        self._numbered = {name: numbered(sql[name]) for name in ("store", "store_due", "ring")}
         self._kinds = kinds
 
     def enqueue(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
         """See Store.enqueue. `loud`: dispatchers of other hosts are told."""
+        if not messages:
+            return []
+        if not any(message.key or message.unique for message in messages):
+            try:
+                return self._all_plainly(messages, now, loud=loud)
+            except ClashError as error:  # it takes a closer look to see which of the guids is there already
+                logger.debug("messages are stored one by one: %s", error)
         refused = [refusal(message) for message in messages]
         good = [message for message, why in zip(messages, refused, strict=True) if not why]
-        receipts = iter(self._stored(good, now, loud=loud))
-        return [Receipt(created=False, refused=why) if why else next(receipts) for why in refused]
+        with self._link.session() as db, db.transaction():
+            return _merged(refused, self.enqueue_with(db, good, now))
 
     def enqueue_with(self, db: Patient, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
         """As `enqueue`, in the transaction that this connection is in; all rules are looked at there."""
         rows = [self._carefully(db, part, now) for part in _parts(messages)]
         return [_receipt(row) for part in rows for row in part.fetchall()]
+
+    def plain(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> "Plain":
+        """Messages without keys, to be sent in a transaction. `loud`: see `enqueue`."""
+        refused = [refusal(message) for message in messages]
+        good = [message for message, why in zip(messages, refused, strict=True) if not why]
+        guids = [message.guid or new_guid() for message in good]
+        kinds = self._kinds.ids(dict.fromkeys(message.kind for message in good), add=True)
+        parts = zip(_parts(good), _parts(guids), strict=True)
+        orders: list[Order] = [(_way(part[0], now), _columns(*part, kinds, now) | {"now": now}) for part in parts]
+        ring = {"channel": self._link.where.channel, "names": texts(kinds)}
+        return Plain(orders, guids, refused, ring if loud and kinds else None)
 
     def payload(self, id: int) -> bytes:
         """The bytes beside the arguments."""
@@ -47,34 +69,43 @@ class Enqueuing:
             row = db.execute(self._sql["payload"], {"id": id}, binary=True).fetchone()
         return row[0] if row else b""
 
-    def _stored(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
-        if any(message.key or message.unique for message in messages):
-            return self._all_carefully(messages, now)
-        try:
-            return self._all_plainly(messages, now, loud=loud)
-        except ClashError:  # one of the guids is there already, and it takes a closer look to see which
-            return self._all_carefully(messages, now)
-
     def _all_plainly(self, messages: Sequence[NewMessage], now: int, *, loud: bool) -> list[Receipt]:
-        if not messages:
-            return []
-        guids = [message.guid or new_guid() for message in messages]
-        kinds = self._kinds.ids(dict.fromkeys(message.kind for message in messages), add=True)
-        parts = zip(_parts(messages), _parts(guids), strict=True)
+        plain = self.plain(messages, now, loud=loud)
         with self._link.batch() as db:
-            run = Runner(db, self._numbered)
-            rows = [run(_way(part[0], now), now=now, **_columns(*part, kinds, now)) for part in parts]
-            if loud:
-                db.execute(self._sql["ring"], {"channel": self._link.where.channel, "names": texts(kinds)})
-        ids = [id for part in rows for (id,) in part.fetchall()]
-        return [Receipt(id, guid) for id, guid in zip(ids, guids, strict=True)]
-
-    def _all_carefully(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
-        with self._link.session() as db, db.transaction():
-            return self.enqueue_with(db, messages, now)
+            plain.send(Runner(db, self._numbered))
+        return plain.receipts()
 
     def _carefully(self, db: Patient, messages: Sequence[NewMessage], now: int) -> Rows:
         return db.execute(self._sql["store_carefully"], _careful_columns(messages) | {"now": now})
+
+
+class Plain:
+    """Messages without keys on their way. A guid that is there already fails their transaction."""
+
+    def __init__(
+        self, orders: Sequence[Order], guids: Sequence[str], refused: Sequence[str], ring: Mapping[str, str] | None
+    ) -> None:
+        self._orders, self._guids, self._refused, self._ring = orders, guids, refused, ring
+        self._sent: list[Rows] = []
+
+    def send(self, run: Runner) -> None:
+        """With all else that the transaction does."""
+        self._sent = [run(name, **values) for name, values in self._orders]
+        if self._ring is not None:
+            run("ring", **self._ring)
+
+    def receipts(self) -> list[Receipt]:
+        """When it is committed: one for each message."""
+        ids = [id for rows in self._sent for (id,) in rows.fetchall()]
+        return _merged(self._refused, map(Receipt, ids, self._guids))
+
+
+def _merged(refused: Sequence[str], stored: Iterable[Receipt]) -> list[Receipt]:
+    """With those that were not even tried."""
+    if not any(refused):
+        return list(stored)
+    rest = iter(stored)
+    return [Receipt(created=False, refused=why) if why else next(rest) for why in refused]
 
 
 def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

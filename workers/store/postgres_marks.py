@@ -59,6 +59,11 @@ class Marks:
         rows += [(kind, priority, due) for (kind, priority), due in self._levels.items() if kind in wanted]
         return Known(*(numbers(column) for column in zip(*rows, strict=True)))
 
+    def beginning(self, kind: int) -> tuple[int, int] | None:
+        """Where the only level known of this kind begins (priority, due), or before all; None: several are known."""
+        levels = [(priority, due) for (of, priority), due in self._levels.items() if of == kind]
+        return (levels or [(BEFORE_ALL, 0)])[0] if len(levels) <= 1 else None
+
     def delayed(self, kinds: Iterable[int]) -> str:
         """Where delayed messages of these kinds begin, an array."""
         return numbers(self._delayed.get(kind, 0) for kind in kinds)

@@ -8,17 +8,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from psycopg import Cursor
 
-from ...ipc.durable.model import ENDS, Counters, Task
+from ...ipc.durable.model import ENDS, Counters, Settlement, Task
 from ...ipc.durable.wire import Held
 from .postgres_arrays import EMPTY, bodies, numbers, texts
+from .postgres_enqueue import Plain
 from .postgres_kinds import Kinds
-from .postgres_link import Link, Patient
+from .postgres_link import ClashError, Link
 from .postgres_marks import Marks
 from .postgres_numbered import Runner, numbered
 from .postgres_settled import late_columns, settled_columns
-from .protocol import Demand, StoreAway, Turn, Turned
+from .protocol import Demand, StoreAway, StoreError, Turn, Turned
 
 PROMOTED = 1_000  # of each kind, in one turn
 SEEN_MS = 50  # for so long a busy dispatcher believes what it has seen of delayed messages
@@ -47,29 +49,34 @@ class Turns:
         """Something was done besides turns: what is known of delayed messages may be wrong."""
         self._seen = _Delayed()
 
-    def turn(self, turn: Turn) -> Turned:
-        """See Store.turn."""
+    def turn(self, turn: Turn, new: Plain | None = None) -> Turned:
+        """See Store.turn; `new`: its messages."""
         lost = self._link.lost
         try:
-            done = self._turned(turn)
-        except StoreAway:
+            done = self._turned(turn, new)
+        except StoreAway as error:
             self._marks.forget()
+            if new is not None and isinstance(error, ClashError):
+                raise StoreError(f"one of the messages is there already: {error}") from error
             self._adrift |= bool(turn.demands) and self._link.lost > lost
             raise
         self._adrift = False
         return done
 
-    def _turned(self, turn: Turn) -> Turned:
+    def _turned(self, turn: Turn, new: Plain | None) -> Turned:
         names = dict.fromkeys(name for demand in turn.demands for name in demand.kinds)
         kinds = self._kinds.ids(names)
         self._rewind_for(turn)
         self._marks.begin(time.monotonic())
         with self._link.batch() as db:
-            sent = self._send(db, turn, kinds)
-        stale = self._late(turn, set(sent.settled.fetchall())) if sent.settled is not None else []
+            run = Runner(db, self._numbered)
+            if new is not None:
+                new.send(run)
+            sent = self._send(run, turn, kinds)
+        stale = self._late(turn, sent.settled) if turn.settled else []
         done = self._answer(turn, sent, kinds, stale)
         self._marks.end(time.monotonic())
-        return done
+        return done if new is None else replace(done, receipts=new.receipts())
 
     def _rewind_for(self, turn: Turn) -> None:
         dues = [one.due for one in turn.settled if one.state not in ENDS and one.due <= turn.now]
@@ -78,8 +85,7 @@ class Turns:
         elif dues:
             self._marks.rewind(min(dues))
 
-    def _send(self, db: Patient, turn: Turn, kinds: Mapping[str, int]) -> "_Sent":
-        run = Runner(db, self._numbered)
+    def _send(self, run: Runner, turn: Turn, kinds: Mapping[str, int]) -> "_Sent":
         if self._adrift:
             fences = numbers(lease.fence for lease in self._held.values())
             run("give_back", node=turn.node, id=numbers(self._held), fence=fences)
@@ -89,7 +95,7 @@ class Turns:
         if turn.progress:
             words = bodies(word for _, word in turn.progress)
             run("note_progress", word=words, **_leases([held for held, _ in turn.progress]))
-        settled = self._settle(run, turn) if turn.settled else None
+        settled = self._settle(run, turn)
         granted = self._lock(run, turn) if turn.locks else None
         promoted, claims = None, []
         if kinds:
@@ -101,8 +107,11 @@ class Turns:
             claims = [self._claim(run, turn, demand, kinds) for demand in turn.demands]
         return _Sent(kept, settled, granted, promoted, claims)
 
-    def _settle(self, run: Runner, turn: Turn) -> Rows:
-        settled = sorted(turn.settled, key=lambda one: one.id)
+    def _settle(self, run: Runner, turn: Turn) -> Rows | None:
+        first = {(one.id, one.fence): one for one in reversed(turn.settled) if not one.late}
+        if not first:
+            return None
+        settled = sorted(first.values(), key=lambda one: one.id)
         keyed = numbers(one.id for one in settled if self._held.get(one.id, UNKNOWN).keyed)
         rows = run("settle", now=turn.now, keyed=keyed, **settled_columns(settled))
         if keyed != EMPTY:
@@ -119,37 +128,53 @@ class Turns:
         wanted = list(dict.fromkeys(kinds[name] for name in demand.kinds if name in kinds))
         if not wanted or not demand.holders:
             return None
+        asked = {
+            "want": len(demand.holders),
+            "holders": numbers(demand.holders),
+            "node": turn.node,
+            "now": turn.now,
+        }
+        beginning = self._marks.beginning(wanted[0]) if len(wanted) == 1 and not demand.aged else None
+        if beginning is not None:
+            priority, due = beginning
+            return run("claim_kind", kind=wanted[0], priority=priority, due=due, **asked)
         known = self._marks.known(wanted)
         return run(
             "claim",
             kinds=numbers(wanted),
-            want=len(demand.holders),
-            holders=numbers(demand.holders),
             aged=demand.aged,
-            node=turn.node,
-            now=turn.now,
+            **asked,
             mark_kinds=known.kinds,
             mark_priorities=known.priorities,
             mark_dues=known.dues,
         )
 
-    def _late(self, turn: Turn, held: set[tuple[int, int]]) -> list[Held]:
-        """Those without a lease that were not written before; this is recorded."""
+    def _late(self, turn: Turn, rows: Rows | None) -> list[Held]:
+        """Those that were not written, nor before; this is recorded. `rows`: the leases that were settled."""
+        held = set(rows.fetchall()) if rows is not None else set()
+        late, stale = [], []
         for one in turn.settled:
-            if self._held.get(one.id, UNKNOWN).fence == one.fence:
+            if not one.late and self._held.get(one.id, UNKNOWN).fence == one.fence:
                 del self._held[one.id]
-        late = {}
-        for one in turn.settled:
             lease = (one.id, one.fence)
-            if lease in held:
-                held.discard(lease)
+            if lease not in held:
+                late.append(one)
+            elif one.late:
+                stale.append(Held(*lease))
             else:
-                late[lease] = one
-        if not late:
-            return []
-        with self._link.session() as db:
-            news = db.execute(self._sql["record_late"], late_columns(list(late.values()), turn.now)).fetchall()
-        return [Held(*row) for row in news]
+                held.discard(lease)
+        return stale + self._recorded(late, turn.now)
+
+    def _recorded(self, late: list[Settlement], now: int) -> list[Held]:
+        """Those that are news; several of one lease one after the other."""
+        news: list[Held] = []
+        while late:
+            first = {(one.id, one.fence): one for one in reversed(late)}
+            columns = late_columns(list(first.values()), now)
+            with self._link.session() as db:
+                news += [Held(*row) for row in db.execute(self._sql["record_late"], columns).fetchall()]
+            late = [one for one in late if first[one.id, one.fence] is not one]
+        return news
 
     def _answer(self, turn: Turn, sent: "_Sent", kinds: Mapping[str, int], stale: list[Held]) -> Turned:
         now_held = {Held(*row) for row in sent.kept.fetchall()} if sent.kept is not None else set()

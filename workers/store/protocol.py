@@ -79,7 +79,8 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One transaction of the dispatcher: write what has ended, then claim. `began`: runs that have begun; `progress`:
+    """One transaction of the dispatcher: store what is new, write what has ended, then claim. Of several settlements of
+    a lease the first counts. `new`: messages without `key` and `unique`; `began`: runs that have begun; `progress`:
     pairs of a lease and a word about it."""
 
     now: int
@@ -90,13 +91,15 @@ class Turn(msgspec.Struct, frozen=True):
     began: Sequence[Held] = ()
     progress: Sequence[tuple[Held, bytes]] = ()
     demands: Sequence[Demand] = ()
+    new: Sequence[NewMessage] = ()
 
 
 class Turned(msgspec.Struct, frozen=True):
     """What a turn has done. `stale`: settlements whose lease was gone (recorded as late at their attempt, changing
-    nothing else). `claimed`: in the order of the demands; `granted`: locks given, `kept`: stages kept. `next_due`: the
-    nearest moment at which something of the demanded kinds becomes due, 0 when nothing is known to; `more`: a demand
-    was met in full, so that there may be more now."""
+    nothing else), or is not their speaker's (not recorded while it is there). `claimed`: in the order of the demands;
+    `granted`: locks given, `kept`: stages kept. `next_due`: the nearest moment at which something of the demanded kinds
+    becomes due, 0 when nothing is known to; `more`: a demand was met in full, so that there may be more now.
+    `receipts`: one for each that is new."""
 
     claimed: list[list[Task]] = []
     stale: list[Held] = []
@@ -104,6 +107,7 @@ class Turned(msgspec.Struct, frozen=True):
     kept: list[Held] = []
     next_due: int = 0
     more: bool = False
+    receipts: list[Receipt] = []
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -263,7 +267,8 @@ class Store(Protocol):
         """The dispatcher ends in order; its node holds nothing any more."""
 
     def turn(self, turn: Turn) -> Turned:
-        """See Turn. Promotes what has become due, too."""
+        """See Turn. Promotes what has become due, too. Raises StoreError when one of `new` cannot be stored like that,
+        which `enqueue` may be able to."""
 
     def enqueue(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
         """One receipt each; a message may be refused while the others are stored."""

@@ -72,18 +72,19 @@ class SqliteStore(Store):
 
     def turn(self, turn: Turn) -> Turned:
         db = self._db
-        with db.writing(lasting=bool(turn.settled or turn.stages)):
+        with db.writing(lasting=bool(turn.settled or turn.stages or turn.new)):
+            receipts = sqliteadmission.enqueue(db, turn.new, turn.now)
             kept = sqlitesettling.keep_stages(db, turn.stages)
             sqlitesettling.begin(db, turn.began, turn.now)
             sqlitesettling.note(db, turn.progress)
             stale = sqlitesettling.settle(db, turn.settled, turn.now)
             granted = sqlitesettling.lock(db, turn.locks)
             if not turn.demands or not sqlitenodes.alive(db, turn.node):
-                return Turned([[] for _ in turn.demands], stale, granted, kept)
+                return Turned([[] for _ in turn.demands], stale, granted, kept, receipts=receipts)
             claim = Claim(db, turn)
             next_due = claim.promote()
             claimed = [claim.take(demand) for demand in turn.demands]
-        return Turned(claimed, stale, granted, kept, next_due, claim.more)
+        return Turned(claimed, stale, granted, kept, next_due, claim.more, receipts)
 
     def enqueue(self, messages: Sequence[NewMessage], now: int) -> list[Receipt]:
         with self._db.writing():

@@ -58,15 +58,17 @@ def settle(db: Database, settled: Sequence[Settlement], now: int) -> list[Held]:
         return []
     batch = _Batch(now)
     held = {row[0]: row for row in db.run("leases_of", (numbers([one.id for one in settled]),))}
-    late = []
+    late, stale = [], []
     for one in settled:
         lease = held.get(one.id)
         if lease is None or lease[1] != one.fence:
             late.append(one)
+        elif one.late:
+            stale.append(Held(one.id, one.fence))
         else:
             batch.add(one, held.pop(one.id))
     batch.write(db)
-    return [Held(one.id, one.fence) for one in late if not _is_repeated(db, one, now)]
+    return stale + [Held(one.id, one.fence) for one in late if not _is_repeated(db, one, now)]
 
 
 def numbers(values: Sequence[int]) -> Any:
@@ -148,12 +150,12 @@ class _Batch:
 
 
 def _is_repeated(db: Database, one: Settlement, now: int) -> bool:
-    """Whether this very settlement was written before; if not, its attempt is told that it came late."""
+    """Whether this very settlement was written before; if not, the attempt of its lease is told that it came late."""
     if one.attempt is None:
         return False
     there = db.one("attempt_result", (one.id, one.fence))
     if there is not None and there == (one.attempt.result, ""):
         return True
-    if db.one("message_there", (one.id,)) is not None:
+    if 0 < one.fence <= db.run("last_gone", {"id": one.id}).fetchall()[0][0]:
         db.run("add_late", (*astuple(one.attempt)[:-1], late_word(one.attempt, now)))
     return False

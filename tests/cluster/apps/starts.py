@@ -5,11 +5,12 @@ import os
 import sys
 import time
 
-SOON = 0.1
+SOON = 0.05
 
 
 def hold():
     """Goes on importing until there is a file `open`."""
+    print("holding", flush=True)
     while not os.path.exists("open"):
         time.sleep(0.01)
 
@@ -59,9 +60,10 @@ async def blocks_soon():
     asyncio.get_running_loop().call_later(SOON, block)
 
 
-async def dies_soon_behind_the_first():
-    """The same for all workers but the first."""
+async def dies_behind_the_first():
+    """The first worker is ready at once, all others when there is a file `open`, and dead in a moment."""
     if not _is_first():
+        await waits()
         await dies_soon()
 
 

@@ -98,7 +98,7 @@ async def locked(name: str, seconds: float, wait: float = 0.0):
 
 @app.get("/cache/{verb}")
 async def cached(verb: str, request: fastapi.Request):
-    return {"value": getattr(prices, verb)(*keys(request.query_params).values()), "size": len(prices)}
+    return {"value": getattr(prices, verb)(*keys(request.query_params).values()), "slot": ipc.slot}
 
 
 @flask_app.get("/pid")

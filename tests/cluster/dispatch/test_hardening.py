@@ -1,7 +1,6 @@
 """The dispatcher with peers that ask for too much, and with a store that will not write: nobody else is held up, and
 nothing that was done is forgotten."""
 
-import asyncio
 from contextlib import closing
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from bkd.workers.dispatch.roster import Executor as LocalExecutor
 from bkd.workers.store.opening import opened
 from bkd.workers.store.protocol import Store, StoreError
 
-from ..dispatching import AT_ONCE, Client, Executor, Producer, dispatching, looped, never, ok, outcome
+from ..dispatching import AT_ONCE, Client, Executor, Producer, dispatching, eventually, looped, never, ok, outcome
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -73,7 +72,7 @@ def stubborn(request, tmp_path) -> Stubborn:
 
 def rename(folder: Path, old: str, new: str) -> None:
     with closing(apsw.Connection(str(folder / "bkd.db"))) as db:
-        db.set_busy_timeout(1000)
+        db.set_busy_timeout(20_000)
         db.execute(f"ALTER TABLE {old} RENAME TO {new}")
 
 
@@ -84,9 +83,7 @@ async def state(dispatcher, id: int) -> State:
 async def refusals(stubborn: Stubborn, count: int) -> None:
     """Until it has refused so often from now on."""
     wanted = stubborn.refusals + count
-    async with asyncio.timeout(10):
-        while stubborn.refusals < wanted:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: stubborn.refusals >= wanted)
 
 
 # -- a store that will not write
@@ -168,9 +165,7 @@ async def test_a_stage_that_cannot_be_written_is_neither_lost_nor_run_twice(path
 
         rename(tmp_path, "output", "elsewhere")
         executor.say(StageDone(task.id, task.fence, 0, b'"sent"'))
-        async with asyncio.timeout(10):
-            while not there.ledger.refused:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: there.ledger.refused)
         number = executor.end(outcome(task, Result.TIMEOUT))
         other = await producer.put(NewMessage("b"))
         assert other[0].created
@@ -287,9 +282,7 @@ async def test_who_speaks_of_what_another_one_holds_changes_nothing(stubborn, pa
         answers = Answers()
 
         there.engine.outcomes(stranger, answers, Outcomes(1, [ok(task)]))
-        async with asyncio.timeout(10):
-            while not answers.said:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: answers.said)
 
         assert answers.said == [Stored(1, [Held(task.id, task.fence)])]
         assert await state(there, receipt.id) is State.RUNNING

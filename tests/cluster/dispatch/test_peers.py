@@ -1,14 +1,12 @@
 """Producers and masters as peers of the dispatcher, and peers with bad manners."""
 
-import asyncio
-
 import pytest
 
 from bkd.ipc.durable.model import Conflict, NewMessage, Result, State
 from bkd.ipc.durable.wire import Answered, Ask, Await, Began, Ended, Greet, Held, Put, Refusal, Run, Stored
 from bkd.workers.store.opening import opened
 
-from ..dispatching import Client, Executor, Producer, dispatching, looped, never, ok, outcome
+from ..dispatching import Client, Executor, Producer, dispatching, eventually, looped, never, ok, outcome
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,19 +29,20 @@ async def test_the_end_of_a_message_is_told_to_who_waits_for_it(store, path):
         [receipt] = await producer.put(NewMessage("a"))
         producer.say(Await(1, receipt.id, 0.05))
         await producer.until(lambda: producer.of(Ended))
-        producer.say(Await(2, receipt.id, 5.0))
+        producer.say(Await(2, receipt.id, 60.0))
         executor = await Executor.connect(path, handle=lambda task: outcome(task, Result.OK, body=b"42"))
         await producer.until(lambda: len(producer.of(Ended)) == 2)
-        producer.say(Await(3, receipt.id, 5.0))
-        producer.say(Await(4, 4711, 5.0))
+        producer.say(Await(3, receipt.id, 60.0))
+        producer.say(Await(4, 4711, 60.0))
         await producer.until(lambda: len(producer.of(Ended)) == 4)
 
-        assert [(one.number, one.state, one.result) for one in producer.of(Ended)][:3] == [
-            (1, State.QUEUED, b""),
-            (2, State.SUCCEEDED, b"42"),
-            (3, State.SUCCEEDED, b"42"),
+        told = {one.number: one for one in producer.of(Ended)}
+        assert [(told[number].state, told[number].result) for number in (1, 2, 3)] == [
+            (State.QUEUED, b""),
+            (State.SUCCEEDED, b"42"),
+            (State.SUCCEEDED, b"42"),
         ]
-        assert producer.of(Ended)[3].error == "there is no message 4711"
+        assert told[4].error == "there is no message 4711"
         assert executor.ran == 1
 
 
@@ -112,9 +111,7 @@ async def test_who_does_not_read_is_dropped(path):
             await producer.put(*[NewMessage("a", b'"%s"' % (b"x" * 60_000)) for _ in range(10)])
         [known] = there.roster.executors.values()
 
-        async with asyncio.timeout(5):
-            while known.link is not None:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: known.link is None)
         assert (await producer.put(NewMessage("a")))[0].created
 
 

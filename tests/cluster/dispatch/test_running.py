@@ -1,6 +1,5 @@
 """The dispatcher with a real store and a real socket: what is enqueued runs, in order and when it is due."""
 
-import asyncio
 import os
 
 import pytest

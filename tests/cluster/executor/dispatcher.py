@@ -16,7 +16,7 @@ from bkd.ipc.durable.model import Counters, Task
 from bkd.ipc.durable.wire import Began, Enlist, Enlisted, Outcomes, Run, Stored, packed, unpacked
 from bkd.ipc.frames import FrameReader
 
-DEADLINE = 10.0  # seconds; for what should be there at once
+DEADLINE = 30.0  # seconds; for what should be there at once
 HERE = Path(__file__).parent
 
 
@@ -50,12 +50,17 @@ class Connection:
                 if kind is None or isinstance(frame, kind):
                     self.waiting.remove(frame)
                     return frame
-            data = self.sock.recv(1 << 18)
+            data = self._received()
             if not data:
                 return None
             frames = [unpacked(payload) for payload in self.reader.feed(data)]
             self.heard += frames
             self.waiting += frames
+
+    def _received(self):
+        """Nothing at the end; one that dies with something unread in its socket resets it."""
+        with contextlib.suppress(ConnectionResetError):
+            return self.sock.recv(1 << 18)
 
     def say(self, *frames):
         self.sock.sendall(b"".join(packed(frame) for frame in frames))

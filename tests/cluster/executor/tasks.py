@@ -14,6 +14,8 @@ from bkd.workers.messages.handlers import handler
 from bkd.workers.messages.retrying import Fixed
 from bkd.workers.messages.words import Invalid, Reject, Retry, Snooze
 
+LONG = 40.0  # seconds, longer than a test waits for anything
+
 
 class Where(msgspec.Struct):
     path: str
@@ -64,7 +66,7 @@ async def block(args: Where):
 @handler("thread-block")
 def thread_block(args: Where, context: Context):
     """Blocks its thread until the file is there, or it is cancelled."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LONG
     while not (Path(args.path).exists() or context.cancelled) and time.monotonic() < deadline:
         time.sleep(0.005)
     if context.cancelled:
@@ -151,6 +153,6 @@ def alone():
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LONG
     while not Path(path).exists() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -11,7 +11,7 @@ import pytest
 
 from bkd.ipc.errors import BkdError
 
-from ..cluster import Cluster, alive, until
+from ..cluster import PATIENCE, Cluster, alive, until
 
 HERE = Path(__file__).parent
 JOBS = {"kind": "messages", "handlers": ["work"], "count": 2, "min_ready": "200ms", "drain": "10s", "term": "2s"}
@@ -52,11 +52,11 @@ class Project(Cluster):
         """The numbers of one kind in `bkd message stats --json`, None while it is unknown."""
         return next((one for one in self.asked("message:stats")["kinds"] if one["kind"] == kind), None)
 
-    def end(self, id, limit=15.0):
+    def end(self, id, limit=PATIENCE):
         """How a message is shown once it has ended."""
         return until(lambda: (found := self._shown(id)) and found["state"] in ENDED and found, limit)
 
-    def ends(self, *kinds, limit=30.0):
+    def ends(self, *kinds, limit=2 * PATIENCE):
         """Wait until no message of these kinds is left to be run."""
 
         def over():
@@ -67,7 +67,7 @@ class Project(Cluster):
 
         until(over, limit, pause=0.05)
 
-    def stands(self, id, state, limit=15.0):
+    def stands(self, id, state, limit=PATIENCE):
         """How a message is shown once it is in this state."""
         return until(lambda: (found := self._shown(id)) and found["state"] == state and found, limit)
 
@@ -89,7 +89,7 @@ class Project(Cluster):
             if (not ids or one["id"] in ids) and one["event"] == event and (kind is None or one["kind"] == kind)
         ]
 
-    def started(self, id, times=1, limit=15.0):
+    def started(self, id, times=1, limit=PATIENCE):
         """The runs of a message once there are so many."""
         return until(lambda: len(found := self.runs(id)) >= times and found, limit, pause=OFTEN)
 

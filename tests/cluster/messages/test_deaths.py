@@ -9,12 +9,14 @@ from ..cluster import alive, ended, kill, until
 from .project import JOBS, moment, most_at_once, slowly
 
 FAST = JOBS | {"concurrency": 5}
+LEASE = 30.0  # seconds; what nobody noticed would wait for its end
+ORPHANED = 40.0  # seconds; less than the 60 of `orphan_timeout` where nothing else is said
 
 
 @pytest.fixture(scope="module")
 def cluster(shared_project):
     """Two executors; each test leaves it with nothing to do."""
-    return shared_project(jobs=FAST, ping={"interval": "500ms", "kill": "1s"}).start()
+    return shared_project(jobs=FAST, ping={"interval": "500ms", "kill": "2s"}).start()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_a_killed_executor_costs_one_attempt_and_its_place_is_free_at_once(clust
 
     told = cluster.end(id)
 
-    assert took < 2.0
+    assert took < LEASE / 3
     assert again[1]["pid"] != pid
     assert (told["state"], told["attempts"], told["crashes"]) == ("succeeded", 2, 1)
     assert [one["outcome"] for one in told["history"]] == ["lost", "ok"]
@@ -90,9 +92,9 @@ def test_who_has_answered_and_then_dies_is_believed(cluster):
     told = [cluster.end(id) for id in ids]
 
     assert {one["state"] for one in told} == {"succeeded"}
-    for run in cluster.runs(*ids):
-        assert run["run"] > 1 or ended(run["pid"])
-    until(cluster.is_ready)
+    dying = [run["pid"] for run in cluster.runs(*ids) if run["attempt"] == 1]
+    assert all(ended(pid) for pid in dying)
+    renewed(cluster, *dying)
     naps = cluster.add("nap", {"seconds": 0.3}, count=30)
     cluster.ends("nap")
     assert most_at_once(cluster, naps) <= 10
@@ -115,7 +117,7 @@ def test_a_stopped_executor_keeps_its_message_until_the_hard_deadline(alone):
     (id,) = alone.add("stopped", {})
     pid = alone.started(id)[0]["pid"]
 
-    told = alone.end(id, 30.0)
+    told = alone.end(id, 40.0)
 
     assert not alive(pid)
     assert [one["outcome"] for one in told["history"]] == ["timeout", "ok"]
@@ -129,24 +131,24 @@ def test_a_stuck_handler_is_gone_soon_after_its_deadline(cluster):
     (id,) = cluster.add("stuck", {}, max_attempts=1)
     run = cluster.started(id)[0]
 
-    assert ended(run["pid"], 10.0)
+    assert ended(run["pid"], 40.0)
     gone = time.time() - run["at"]
 
     assert cluster.end(id)["error"]["class"] == "retryable"
-    assert gone < 0.3 + 2.5, gone
+    assert gone < 0.3 + 2.0 + 10.0, gone  # timeout and grace, `term`, and what a busy machine makes of it
     renewed(cluster, run["pid"])
 
 
 def test_a_handler_that_blocks_its_loop_is_not_run_twice(cluster):
     """Many times longer than silence is tolerated, and nobody takes it for dead."""
-    (id,) = cluster.add("block", {"seconds": 4})
+    (id,) = cluster.add("block", {"seconds": 5})
     others = cluster.add("note", count=50)
 
-    told = cluster.end(id, 20.0)
+    told = cluster.end(id, 40.0)
 
     assert (told["state"], told["attempts"], told["crashes"], len(cluster.runs(id))) == ("succeeded", 1, 0, 1)
     assert {cluster.end(other)["state"] for other in others} == {"succeeded"}
-    assert moment(told["history"][0]["ended"]) - moment(told["history"][0]["started"]) > 3.9
+    assert moment(told["history"][0]["ended"]) - moment(told["history"][0]["started"]) > 4.9
 
 
 # -- those who decide
@@ -160,10 +162,10 @@ def test_executors_keep_their_work_when_others_are_killed(cluster, roles):
     ids = cluster.add("gate", {"gate": gate}, count=6)
     for id in ids:
         cluster.started(id)
-    before, people = sorted(cluster.pids("jobs")), cluster.everybody()
+    before, people = sorted(cluster.pids("jobs")), everybody(cluster)
     for role in roles.split():
         kill(people[role][0])
-    (later,) = until(lambda: answered(lambda: cluster.add("note", {"text": gate})), 20.0)
+    (later,) = until(lambda: answered(lambda: cluster.add("note", {"text": gate})), 40.0)
     cluster.open(gate)
 
     assert {cluster.end(id)["state"] for id in [*ids, later]} == {"succeeded"}
@@ -171,6 +173,17 @@ def test_executors_keep_their_work_when_others_are_killed(cluster, roles):
     assert [len(cluster.runs(id)) for id in [*ids, later]] == [1] * 7
     until(cluster.is_ready)
     assert sorted(cluster.pids("jobs")) == before
+
+
+def everybody(cluster, *dead):
+    """Pids by what they are, once every place is taken, and none of these is among them."""
+
+    def found():
+        people = answered(cluster.everybody) or {"": []}
+        pids = {pid for some in people.values() for pid in some}
+        return all(people.values()) and not pids & set(dead) and cluster.is_renewed(*dead) and people
+
+    return until(found, 40.0)
 
 
 def answered(question):
@@ -190,16 +203,17 @@ def add_murder(cluster, pid, when):
 @pytest.mark.parametrize("when", ["after", slowly("before"), slowly("returned")])
 def test_a_process_dies_at_each_point_of_a_run(cluster, when):
     """Crash points of a run, for the executor itself, and for each of the others."""
-    until(lambda: cluster.helper("zygote"))
-    people = cluster.everybody()
+    people = everybody(cluster)
     victims = {"executor": 0, "dispatcher": people["dispatcher"][0], "master": people["master"][0]}
     victims["zygote"] = people["zygote"][0]
 
     told = {}
     for role, pid in victims.items():
-        (id,) = until(lambda pid=pid: answered(lambda: add_murder(cluster, pid, when)), 20.0)
-        told[role] = cluster.end(id, 20.0)
-        until(cluster.is_ready, 30.0)
+        (id,) = until(lambda pid=pid: answered(lambda: add_murder(cluster, pid, when)), 40.0)
+        told[role] = cluster.end(id, 40.0)
+        victim = pid or told[role]["history"][0]["pid"]
+        assert ended(victim)
+        everybody(cluster, victim)
 
     assert {one["state"] for one in told.values()} == {"succeeded"}
     runs = {role: len(cluster.runs(one["id"])) for role, one in told.items()}
@@ -227,7 +241,7 @@ def test_a_cluster_that_was_killed_goes_on_where_it_was(project):
     cluster.open("on")
 
     assert again[1]["attempt"] == 2
-    assert again[1]["at"] - ready < 1.0
+    assert again[1]["at"] - ready < LEASE / 3
     assert cluster.end(id)["state"] == "succeeded"
     assert (cluster.show(waiting)["state"], cluster.tally("note")["paused"]) == ("queued", True)
     cluster.message("resume", "note")
@@ -243,12 +257,10 @@ def test_executors_without_keeper_and_master_finish_and_leave(project):
     people = cluster.processes()
     kill(cluster.keeper)
     kill(cluster.master)
-    begun = time.monotonic()
     cluster.open("orphans")
 
-    assert all(ended(pid) for pid in people)
+    assert all(ended(pid, ORPHANED) for pid in people)
 
-    assert time.monotonic() - begun < 1.0 + 3.0
     assert cluster.query("SELECT state, attempts FROM done") == [{"state": "succeeded", "attempts": 1}] * 2
     assert cluster.query("SELECT * FROM lease") == []
 
@@ -268,7 +280,7 @@ def test_orphans_that_do_not_finish_leave_as_well(project):
     cluster.start()
     ready = time.time()
 
-    assert cluster.started(id, 2)[1]["at"] - ready < 1.0
+    assert cluster.started(id, 2)[1]["at"] - ready < LEASE / 3
     told = cluster.end(id)
     assert (told["state"], told["iteration"]) == ("succeeded", 2)
 
@@ -278,13 +290,14 @@ def test_a_start_over_living_executors_runs_nothing_at_the_same_time(project):
     cluster = project(jobs=JOBS).start()
     (id,) = cluster.add("ticking", {"seconds": 2})
     pid = cluster.started(id)[0]["pid"]
+    until(lambda: cluster.runs(id, event="tick"))
     keeper, master = cluster.keeper, cluster.master
     kill(keeper)
     kill(master)
     cluster.process.wait(10.0)
     cluster.start()
 
-    told = cluster.end(id, 30.0)
+    told = cluster.end(id, 40.0)
 
     assert told["state"] == "succeeded"
     runs = cluster.runs(id)

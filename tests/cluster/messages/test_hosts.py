@@ -74,37 +74,37 @@ def fleet(shared_project):
 
 
 def test_two_hosts_run_each_message_once(fleet):
-    ids = fleet.a.add("nap", {"seconds": 0.1}, count=60)
-
+    room = 2 * SETTINGS["count"] * SETTINGS["concurrency"]
+    ids = fleet.a.add("gate", {"gate": "both"}, count=room)
+    until(lambda: len(fleet.runs(*ids)) == room)
+    for cluster in (fleet.a, fleet.b):
+        cluster.open("both")
     quick = fleet.b.add("note", count=200)
 
     for cluster in (fleet.a, fleet.b):
-        cluster.ends("nap", "note")
+        cluster.ends("gate", "note")
     assert {fleet.b.end(id)["state"] for id in ids} == {"succeeded"}
 
     assert sorted(run["id"] for run in fleet.runs(*ids, *quick)) == ids + quick
-    assert fleet.a.runs(*ids)
-    assert fleet.b.runs(*ids)
+    assert [len(cluster.runs(*ids)) for cluster in (fleet.a, fleet.b)] == [room // 2] * 2
 
 
 def test_a_message_is_cancelled_from_another_host(fleet):
     (id,) = fleet.a.add("gate", {"gate": "never"})
     _there, here = fleet.place(id)
-    begun = time.monotonic()
 
     done = here.message("cancel", id)
 
     assert (done["ids"], done["still_running"]) == ([id], [])
-    assert time.monotonic() - begun < 4.0
-    assert (here.end(id)["state"], len(fleet.runs(id))) == ("cancelled", 1)
-    assert here.show(id)["actions"][-1]["verb"] == "cancel"
+    told = here.end(id)
+    assert (told["state"], len(fleet.runs(id)), told["actions"][-1]["verb"]) == ("cancelled", 1, "cancel")
 
 
 def test_a_kind_is_paused_everywhere(fleet):
     fleet.a.message("pause", "note")
     until(lambda: fleet.b.tally("note") is None or fleet.b.tally("note")["paused"])
     ids = fleet.b.add("note", count=20)
-    others = fleet.b.add("nap", {"seconds": 0.01}, count=20)
+    others = fleet.b.add("noop", count=20)
     assert {fleet.a.end(id)["state"] for id in others} == {"succeeded"}
     assert fleet.runs(*ids) == []
     fleet.b.message("resume", "note")
@@ -140,12 +140,12 @@ def test_a_message_that_was_put_off_too_late_has_one_owner(fleet):
         fleet.forget(slow)
         until(lambda: quick.runs(id))
         slow.open("aba")
-    until(lambda: quick.show(id)["history"][0]["late"] or not slow.runs(id, event="end"))
+    works_on(fleet)
+    assert quick.show(id)["state"] == "running"
     quick.open("aba")
 
     assert quick.end(id)["state"] == "succeeded"
     assert len(fleet.runs(id)) == 2
-    works_on(fleet)
 
 
 def works_on(fleet):
@@ -153,20 +153,20 @@ def works_on(fleet):
     ids = []
 
     def both():
-        ids.extend(fleet.a.add("nap", {"seconds": 0.02}, count=40))
+        ids.extend(fleet.a.add("nap", {"seconds": 0.2}, count=30))
         for id in ids:
             fleet.b.end(id)
         return fleet.a.runs(*ids) and fleet.b.runs(*ids)
 
-    until(both, 30.0)
+    until(both, 60.0)
     assert sorted(run["id"] for run in fleet.runs(*ids)) == ids
 
 
 def test_a_host_that_died_is_inherited(fleet, shared_project):
     """All its processes are killed; what it was running is run by the others."""
     third = host(shared_project, "c", fleet.url)
-    ids = fleet.a.add("gate", {"gate": "heirs"}, count=60)
-    until(lambda: len(third.runs(*ids)) == 2 * SETTINGS["concurrency"])
+    ids = fleet.a.add("portal", {"gate": "heirs"}, count=60)
+    until(lambda: len(third.runs(*ids)) == SETTINGS["count"] * SETTINGS["concurrency"])
     mine = {run["id"] for run in third.runs(*ids)}
     until(lambda: fleet.has_begun(*mine))
     third.close()
@@ -175,7 +175,7 @@ def test_a_host_that_died_is_inherited(fleet, shared_project):
     for cluster in (fleet.a, fleet.b):
         cluster.open("heirs")
 
-    assert {fleet.a.end(id, 30.0)["state"] for id in ids} == {"succeeded"}
+    assert {fleet.a.end(id)["state"] for id in ids} == {"succeeded"}
 
     assert {run["id"] for run in fleet.runs(*ids) if run["run"] == 2} == mine
     assert len(fleet.runs(*ids)) == 60

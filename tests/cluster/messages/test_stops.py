@@ -37,8 +37,8 @@ def leave(cluster, *signals, limit=30.0):
 
 
 def test_what_runs_is_finished_and_nothing_more_is_begun(stored):
-    cluster = stored()
-    naps = cluster.add("nap", {"seconds": 1}, count=4)
+    cluster = stored(drain="60s")
+    naps = cluster.add("nap", {"seconds": 2}, count=4)
     for id in naps:
         cluster.started(id)
     waiting = cluster.add("note", count=20)
@@ -46,7 +46,7 @@ def test_what_runs_is_finished_and_nothing_more_is_begun(stored):
     took, code = leave(cluster, TERM)
 
     assert code == 0
-    assert took < 1.0 + 4.0
+    assert took < 60.0 / 2
     assert len(cluster.runs(*naps, event="end")) == 4
     assert cluster.runs(*waiting) == []
     assert {counters(cluster, id)[0] for id in waiting} == {("queued", 0, 0, 0)}
@@ -76,7 +76,7 @@ def test_what_takes_too_long_is_given_back_without_counting(stored, kind):
 
     took, code = leave(cluster, TERM)
 
-    assert took < 0.5 + 0.5 + 4.0
+    assert took < 60.0 / 2
     assert counters(cluster, id) == [("queued", 1, 0, 0)]
     assert cluster.query("SELECT result FROM attempt WHERE message_id = ?", id) == [{"result": "interrupted"}]
     assert code == 3
@@ -92,7 +92,7 @@ def test_who_asks_twice_costs_a_run_at_most(stored, signals):
     took, code = leave(cluster, *signals)
     cluster.start()
 
-    assert took < 5.0
+    assert took < 15.0
     assert code in (0, 3)
     told = cluster.end(id)
     assert (told["state"], told["attempts"], told["crashes"]) in (("succeeded", 1, 0), ("succeeded", 2, 1))
@@ -111,7 +111,7 @@ def test_a_stop_during_the_start_leaves_nothing_half_done(stored, delay, watch):
 
     took, _code = leave(cluster, TERM)
 
-    assert took < 15.0
+    assert took < 30.0
     done = {row["message_id"]: row["runs"] for row in cluster.query("SELECT * FROM done WHERE state = 'succeeded'")}
     assert sorted(run["id"] for run in cluster.runs(*ids)) == sorted(done)
     assert all(runs == 1 for runs in done.values())
@@ -149,14 +149,15 @@ def test_a_recycled_executor_leaves_between_messages(stored):
 
 
 def test_a_dispatcher_that_dies_meanwhile_is_replaced_and_ends_last(stored):
-    cluster = stored(concurrency=1, drain="2s", term="500ms")
+    cluster = stored(concurrency=1, drain="6s", term="500ms")
+    dispatcher = cluster.dispatcher
     (short,) = cluster.add("nap", {"seconds": 1})
     (stuck,) = cluster.add("block", {"seconds": 60})
     cluster.started(short)
     cluster.started(stuck)
     kill(cluster.process.pid, TERM)
     until(lambda: cluster.events("stop-asked"))
-    kill(cluster.dispatcher)
+    kill(dispatcher)
 
     assert cluster.exit_code() == 3
     until(lambda: not cluster.processes())
@@ -180,6 +181,6 @@ def test_who_kills_at_once_loses_nothing_that_was_reported(stored):
     until(lambda: not any(map(alive, executors)))
     kill(dispatcher, signal.SIGCONT)
 
-    assert cluster.exit_code(5.0) == 3
+    assert cluster.exit_code() == 3
     assert cluster.query("SELECT state, attempts FROM done") == [{"state": "succeeded", "attempts": 1}]
     assert cluster.query("SELECT * FROM lease") == []

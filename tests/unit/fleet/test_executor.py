@@ -12,7 +12,7 @@ from bkd.supervisor.bus.rollout import State
 from bkd.supervisor.fleet.executor import outcome
 from bkd.supervisor.fleet.record import Records
 
-from .world import NAMES, ended, hurried, in_a_world, quiet, until, world
+from .world import NAMES, PATIENCE, ended, hurried, in_a_world, quiet, until, world
 
 RESTART = {"names": ["web"]}
 MOST_STEPS = 80
@@ -61,7 +61,7 @@ def every_death(tmp_path, monkeypatch, give, check):
     hurried(monkeypatch)
 
     async def once(number):
-        async with asyncio.timeout(30), world(tmp_path / str(number)) as made:
+        async with asyncio.timeout(PATIENCE), world(tmp_path / str(number)) as made:
             died, id, host = await dying(made, number, give)
             check(made, id, host)
             return died
@@ -119,7 +119,7 @@ def test_whoever_asked_hears_the_end_wherever_the_master_of_the_host_dies(tmp_pa
     hurried(monkeypatch)
 
     async def once(number):
-        async with asyncio.timeout(30), world(tmp_path / str(number)) as made:
+        async with asyncio.timeout(PATIENCE), world(tmp_path / str(number)) as made:
             h0, h1 = await made.up("h0", "h1")
             h1.die_at(number)
             terminal, task = h0.give("restart", RESTART, hosts=["h1"])
@@ -127,7 +127,7 @@ def test_whoever_asked_hears_the_end_wherever_the_master_of_the_host_dies(tmp_pa
             died = h1.dead
             if died:
                 made.hosts["h1"] = await h1.next_master().up()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
             done = len(h1.deeds.begun) == 1 and "1 of 1" in terminal.out
             assert terminal.code in ((0,) if done else (1, 3))  # 3: its next master was not there in time
             return died
@@ -152,7 +152,7 @@ async def test_what_the_next_master_says_counts_after_what_the_last_one_said(mad
     h1.deeds.held.set()
     await until(lambda: ended(made.bus, id))
     assert never_backwards(made.bus.acks(id))
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert terminal.code == 0
 
 
@@ -165,7 +165,7 @@ async def test_an_interrupted_rollout_does_not_wait_for_the_lease(made):
     await until(lambda: h1.deeds.begun)
     h1.die()
     made.hosts["h1"] = await h1.next_master().up()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert await states(h0, id) == {"h1": "failed"}
     assert terminal.code == 1
     assert "the master died in the middle of it" in terminal.err
@@ -204,7 +204,7 @@ async def test_a_disk_that_fills_before_it_begins_lets_nothing_begin(made):
     records = h2.plane.executor.records
     records.replace = lambda data: setattr(records, "fault", "no space left on device")
     h1.deeds.held.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert h2.deeds.begun == []
     assert await states(h0, id) == {"h1": "done", "h2": "failed"}
 
@@ -256,7 +256,7 @@ async def test_hosts_take_turns_in_the_order_of_their_names(made):
         await asyncio.sleep(0.03)  # several looks of those who wait
         assert [len(host.deeds.begun) for host in hosts] == [1] * (at_work + 1) + [0] * (2 - at_work)
         hosts[at_work].deeds.held.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert terminal.code == 0
     assert await states(h0, id) == {"h1": "done", "h2": "done", "h3": "done"}
 
@@ -272,7 +272,7 @@ async def test_a_batch_is_at_it_together(made):
     assert not hosts[2].deeds.begun
     for host in hosts:
         host.deeds.held.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert hosts[2].deeds.begun
 
 
@@ -281,7 +281,7 @@ async def test_hosts_that_begin_and_end_at_the_same_moment_do_not_overwrite_each
     h0, *hosts = await made.up("h0", "h1", "h2", "h3", "h4")
     names = [host.name for host in hosts]
     id, terminal, task = await begun(made, names, batch="4")
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     rollout = await document(h0, id)
     assert (terminal.code, [len(host.deeds.begun) for host in hosts]) == (0, [1, 1, 1, 1])
     assert [(turn.state, turn.fence) for turn in rollout.hosts if turn.state != "done" or not turn.fence] == []
@@ -293,7 +293,7 @@ async def test_the_first_failure_skips_the_others(made):
     h0, *hosts = await made.up("h0", "h1", "h2", "h3")
     hosts[0].deeds.fails = "no module named shop"
     id, terminal, task = await begun(made, ["h1", "h2", "h3"])
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert await states(h0, id) == {"h1": "failed", "h2": "skipped", "h3": "skipped"}
     assert terminal.code == 1
     assert "no module named shop" in terminal.err
@@ -306,7 +306,7 @@ async def test_failures_that_are_allowed_skip_nobody(made):
     h0, *hosts = await made.up("h0", "h1", "h2")
     hosts[0].deeds.fails = "no module named shop"
     id, _, task = await begun(made, ["h1", "h2"], max_fail=1)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert await states(h0, id) == {"h1": "failed", "h2": "done"}
 
 
@@ -336,7 +336,7 @@ async def test_a_host_that_is_gone_in_the_middle_of_it_ends_by_the_clock(made):
     made.later(rules.LEASE + 1)
     await until(lambda: terminal.resume and h0.plane.issuing._bells)
     made.later(2)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, PATIENCE)
     assert (terminal.code, rules.LAPSED in terminal.err) == (1, True)
 
 
@@ -354,7 +354,7 @@ async def test_a_lease_is_renewed_while_the_host_is_at_work(made):
             while (await document(h0, id)).version < version + 2:
                 await asyncio.sleep(0.005)
         h1.deeds.held.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE)
         assert await states(h0, id) == {"h1": "done"}
     finally:
         rules.RENEWAL = before
@@ -372,7 +372,7 @@ async def test_a_rollout_that_is_gone_before_the_turn_came_begins_nothing(made):
     h1.deeds.held.set()
     ack = await until(lambda: ended(made.bus, id, "h1"))
     assert (ack.state, ack.reason) == ("done", rules.UNKNOWN)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert (terminal.code, h2.deeds.begun) == (1, [])
 
 
@@ -402,7 +402,7 @@ async def test_a_turn_that_comes_while_the_bus_is_away_is_taken_afterwards(made)
     await asyncio.sleep(0.05)
     assert not h2.deeds.begun
     h2.driver.why = ""
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert (terminal.code, len(h2.deeds.begun)) == (0, 1)
 
 
@@ -418,7 +418,7 @@ async def test_an_end_that_falls_into_a_time_without_a_bus_is_written_afterwards
     assert await states(h0, id) == {"h1": "running"}
     h1.driver.why = ""
     await until(lambda: ended(made.bus, id))
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert await states(h0, id) == {"h1": "done"}
 
 
@@ -430,7 +430,7 @@ async def test_a_list_of_rollouts_that_cannot_be_read_undoes_no_success(made):
     await until(lambda: h1.deeds.begun)
     h0.driver._values[NAMES.index] = b"rubbish"
     h1.deeds.held.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert (terminal.code, made.bus.acks(id)[-1].state) == (0, "done")
 
 
@@ -438,10 +438,10 @@ async def test_a_list_of_rollouts_that_cannot_be_read_undoes_no_success(made):
 async def test_an_end_frees_the_groups_for_the_next_rollout(made):
     h0, h1 = await made.up("h0", "h1")
     _, _, task = await begun(made, ["h1"])
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert [row.state for row in await h0.plane.rollouts.rows()] == ["done"]
     _, terminal, task = await begun(made, ["h1"])
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert (terminal.code, len(h1.deeds.begun)) == (0, 2)
 
 
@@ -454,6 +454,6 @@ async def test_a_rollout_ends_the_host_that_no_longer_can(made):
     while (await states(h0, id))["h2"] != "accepted":
         await asyncio.sleep(0.005)
     made.later(rules.PATIENCE + 1)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     assert await states(h0, id) == {"h1": str(State.UNREACHABLE), "h2": "done"}
     assert terminal.code == 3

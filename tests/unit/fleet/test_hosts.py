@@ -9,7 +9,7 @@ from bkd.supervisor.fleet import hosts as module
 from bkd.supervisor.fleet.facts import HostClash
 from bkd.supervisor.fleet.selection import FORGOTTEN, STALE
 
-from .world import NAMES, in_a_world, quiet
+from .world import NAMES, PATIENCE, in_a_world, quiet
 
 
 def a_row(host, *, sender=None, now=None, instance="", keyring=None, groups=()):
@@ -71,7 +71,7 @@ async def test_two_clusters_of_one_name_are_told(made):
         (one,) = await made.up("h0")
         two = await made.host("h0", deeds=one.deeds).up()
         made.hosts["other"] = one
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not (one.told(HostClash) or two.told(HostClash)):
                 await asyncio.sleep(0.005)
     finally:
@@ -103,7 +103,7 @@ async def test_nothing_that_lies_there_ends_the_task(made):
         await asyncio.sleep(0.05)
         h0.driver.why = ""
         seen = h0.plane.hosts.known["h0"].seen
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while h0.plane.hosts.known["h0"].seen <= seen or "h9" not in h0.plane.hosts.known:
                 await asyncio.sleep(0.005)
     finally:

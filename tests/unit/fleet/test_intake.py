@@ -12,10 +12,11 @@ from bkd.supervisor.bus.keyring import Keyring
 from bkd.supervisor.bus.letter import Letter, encode
 from bkd.supervisor.bus.orders import BusEvent
 from bkd.supervisor.bus.writer import Writer, instance_of
+from bkd.supervisor.fleet import intake
 from bkd.supervisor.fleet.facts import BusResync, FleetCommandIgnored, FleetCommandTaken
 from bkd.supervisor.fleet.intake import is_before
 
-from .world import NAMES, ended, hurried, in_a_world, quiet, until, world
+from .world import NAMES, PATIENCE, ended, hurried, in_a_world, quiet, until, world
 
 MORE = {"web": "+1"}
 
@@ -56,9 +57,11 @@ async def test_the_bell_is_not_needed(made):
 @in_a_world
 async def test_more_commands_than_one_reading_takes(made):
     (h1,) = await made.up("h1")
-    ids = [made.bus.put("scale", MORE, ["h1"]) for _ in range(230)]
-    await until(lambda: all(ended(made.bus, id) for id in ids))
-    assert h1.count == 232
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intake, "AT_ONCE", 10)
+        ids = [made.bus.put("scale", MORE, ["h1"]) for _ in range(23)]
+        await until(lambda: all(ended(made.bus, id) for id in ids))
+    assert h1.count == 25
 
 
 @in_a_world
@@ -223,7 +226,7 @@ async def test_the_others_of_a_rollout_know_who_has_refused_it_for_want_of_disk(
     records = h1.plane.executor.records
     records.replace = lambda data: setattr(records, "fault", "no space left on device")
     terminal, task = h0.give("restart", {"names": ["web"]}, hosts=["h1", "h2"])
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
     rollout = await h0.plane.rollouts.permits.read(terminal.resume["fleet"])
     assert [(turn.host, str(turn.state)) for turn in rollout.hosts] == [("h1", "refused"), ("h2", "skipped")]
     assert (terminal.code, h2.deeds.begun) == (1, [])

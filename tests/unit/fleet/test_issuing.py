@@ -11,13 +11,13 @@ from bkd.supervisor.fleet import issuing as module
 from bkd.supervisor.fleet.issuing import Issued
 from bkd.supervisor.roles import Role
 
-from .world import NAMES, hurried, in_a_world, quiet, until, world
+from .world import NAMES, PATIENCE, hurried, in_a_world, quiet, until, world
 
 RESTART = {"names": ["web"]}
 
 
 async def over(task):
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
 
 
 @in_a_world

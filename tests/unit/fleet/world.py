@@ -38,7 +38,7 @@ from bkd.supervisor.turns import Turns
 
 from ..policy.drive import settled, web
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 NAMES = Names("shop")
 CALLS = ["open", "now", "subscribe", "append", "read", "last", "publish", "set_field", "fields", "get", "swap"]
 

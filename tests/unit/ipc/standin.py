@@ -9,7 +9,7 @@ from bkd.ipc.frames import FrameReader, frame
 from bkd.ipc.message import Hello, Refused, Welcome, body, decode, encode
 from bkd.ipc.parcel import Parcel, pack, read
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def echo(standin, parcel):

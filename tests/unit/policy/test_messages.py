@@ -4,8 +4,16 @@ import pytest
 
 from bkd.supervisor import actions, events
 from bkd.supervisor.cluster import Cause, Stage, Step, Verdict
-from bkd.supervisor.config.schema import GroupSection
-from bkd.supervisor.facts import GroupRemoved, WorkerExited, WorkerHung, WorkerKilled, WorkerRetired
+from bkd.supervisor.config.schema import GroupSection, PingSection
+from bkd.supervisor.facts import (
+    GroupRemoved,
+    WorkerExited,
+    WorkerHung,
+    WorkerKilled,
+    WorkerLate,
+    WorkerRetired,
+    WorkerWorn,
+)
 from bkd.supervisor.rows import find, has_siblings
 
 from .drive import Drive, kinds, settled, spawned, web
@@ -37,11 +45,10 @@ def overdue(drive: Drive, slot: str = "jobs.1") -> list[actions.Action]:
 
 
 def test_a_loop_that_does_not_turn_is_no_hang_as_long_as_heartbeats_come():
-    drive = Drive(dispatching(), messages()).up()
+    drive = Drive(messages()).up()
     for second in range(2, 3600, 2):
         drive.later(2)
-        for slot in ("jobs.1", "dispatcher.1"):
-            drive.ping(slot, lag=float(second), behind=float(second), in_flight=1, oldest=float(second))
+        drive.ping("jobs.1", lag=float(second), behind=float(second), in_flight=1, oldest=float(second))
     assert not drive.did(actions.Observe)
 
 
@@ -51,10 +58,61 @@ def test_one_that_sends_no_heartbeats_hangs():
     assert [fact.verdict for fact in drive.told(WorkerHung)] == ["stuck"]
 
 
+def until_hung(drive: Drive, slot: str) -> float:
+    """Seconds without a word of anybody until this one is taken for hung, or a minute."""
+    begun = drive.now
+    while not any(fact.slot == slot for fact in drive.told(WorkerHung)) and drive.now < begun + 60.0:
+        drive.later(0.1)
+    return drive.now - begun
+
+
+@pytest.mark.parametrize(
+    ("ping", "seconds"), [(PingSection(), 5.0), (PingSection(1.0, 3.0), 3.0), (PingSection(10.0, 0.0), 60.0)]
+)
+def test_the_dispatcher_is_given_less_time_to_be_silent_than_others_and_never_more(ping, seconds):
+    drive = Drive(dispatching(), messages(), ping=ping).up()
+    assert until_hung(drive, "dispatcher.1") == pytest.approx(seconds, abs=0.5)
+    assert ping.kill == 0 or until_hung(drive, "jobs.1") == pytest.approx(ping.kill - seconds, abs=0.5)
+
+
+def test_a_dispatcher_whose_loop_stands_still_is_killed_at_once_for_it_hears_no_sigterm():
+    drive = Drive(dispatching(), messages()).up()
+    for tenth in range(2, 80, 4):
+        drive.later(0.4)
+        drive.ping("dispatcher.1", behind=tenth / 10)
+        drive.ping("jobs.1", behind=tenth / 10)
+    assert [fact.slot for fact in drive.told(WorkerHung)] == ["dispatcher.1"]
+    assert [fact.slot for fact in drive.told(WorkerKilled)] == ["dispatcher.1"]
+
+
+def test_a_dispatcher_that_slept_along_with_the_master_is_not_judged_for_it():
+    drive = Drive(dispatching(), messages()).up()
+    drive.now += 3600.0
+    drive.happen(events.Overslept(3600.0))
+    drive.later(1.9)
+    assert not drive.told(WorkerHung)
+    assert not drive.told(WorkerLate)
+
+
 def test_finished_messages_count_for_recycling():
     drive = Drive(messages(max_requests=100)).up()
     drive.ping("jobs.1", served=120)
     assert drive.worker("jobs.1").stale == "120 messages run (max_requests = 100)"
+
+
+def test_one_that_says_so_itself_is_replaced_by_a_fresh_one_with_a_warning():
+    drive = settled(messages())
+    old = drive.worker("jobs.1")
+    drive.ping("jobs.1", worn="3 of 1,024 descriptors left")
+    drive.ping("jobs.1", worn="3 of 1,024 descriptors left")
+    drive.settle()
+    old_one, fresh = drive.slot("jobs.1").staying
+    assert old_one.id == old.id
+    drive.happen(events.BecameReady(fresh.id, watched=True))
+    [fact] = drive.told(WorkerWorn)
+    assert fact.level() == "warning"
+    assert fact.describe().startswith("jobs.1 is to be replaced: 3 of 1,024 descriptors left (pid ")
+    assert drive.told(WorkerRetired)[-1].pid == old.pid
 
 
 # -- messages that are overdue
@@ -203,7 +261,8 @@ def test_an_executor_whose_messages_were_interrupted_was_not_drained(waits, code
     drive = stopping()
     drive.later(waits)
     drive.dies("jobs.1", 0)
-    assert tuple(entry.split()[0] for entry in drive.cluster.closing.killed) == named
+    assert tuple(entry.split()[0] for entry in drive.cluster.closing.interrupted) == named
+    assert drive.cluster.closing.killed == ()
     drive.dies("dispatcher.1", 0)
     assert [action.code for action in drive.did(actions.Leave)] == [code]
 
@@ -288,6 +347,10 @@ def test_when_the_last_group_of_messages_goes_the_dispatcher_follows_it():
 
     drive.ends(drive.slot("jobs.1").workers[0])
     assert [fact.group for fact in drive.told(GroupRemoved)] == ["jobs", "dispatcher"]
+    assert [fact.describe() for fact in drive.told(GroupRemoved)] == [
+        "jobs is no longer in the configuration and is drained",
+        "dispatcher is drained: no group runs messages any more; what is stored waits for one",
+    ]
     assert drive.told(WorkerRetired)[-1].slot == "dispatcher.1"
     drive.dies("dispatcher.1", 0)
     assert list(drive.cluster.groups) == ["web"]

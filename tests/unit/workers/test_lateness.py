@@ -12,7 +12,7 @@ from bkd.ipc.message import Late
 from bkd.ipc.stacks import Frame
 from bkd.workers.lateness import CLOSEST, MOST_PLACES, Lateness, place
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 PERIOD = 2.0
 STDLIB = os.path.dirname(os.__file__)
 

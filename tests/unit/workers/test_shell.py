@@ -13,7 +13,7 @@ from bkd.ipc.message import FunctionWork, Load, ShellResult, ShellRun, WebWork, 
 from bkd.workers.printed import MOST_PRINTED, Printed
 from bkd.workers.shell import KEPT, MOST_SESSIONS, Shell
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 APP = object()
 
 

@@ -17,11 +17,11 @@ import uvloop
 from bkd.ipc.frames import frame
 from bkd.ipc.message import Dumped, body, decode, encode
 from bkd.ipc.stacks import DUMP_SIGNAL, MOST_FRAMES, MOST_OPEN, MOST_TASKS, MOST_THREADS, OpenWork
-from bkd.workers.pulse import RAREST, Footprint
+from bkd.workers.footprint import RAREST, Footprint
 from bkd.workers.stacks import FaultFile, frames_from, of_main_thread, take
 from bkd.workers.web.protocol import LONGEST_WHAT, Http, Traffic
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 HERE = __file__
 
 

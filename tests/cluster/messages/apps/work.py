@@ -62,6 +62,14 @@ async def gate(context: Context, gate: str) -> str:
     return gate
 
 
+@handler("portal", retry=SOON)
+async def portal(context: Context, gate: str) -> str:
+    """A gate of one test alone: nobody knows it to be quick, so nobody is given more than can run at once."""
+    with recorded(context):
+        await opened(gate)
+    return gate
+
+
 @handler("nap", retry=SOON, max_crashes=1000)
 async def nap(context: Context, seconds: float) -> float:
     with recorded(context):
@@ -146,7 +154,7 @@ async def fixed(context: Context, after: float | None = None) -> None:
         raise Retry("sooner", after=after)
 
 
-@handler("entity", retry=SOON)
+@handler("entity", retry=Fixed(every="50ms", max_attempts=10_000))
 async def entity(context: Context, document_id: int) -> None:
     """Its document is a file; without one it is invalid. A document that says `busy` has to wait."""
     tell(context, "start")
@@ -156,7 +164,7 @@ async def entity(context: Context, document_id: int) -> None:
     raise OSError(document.read_text())
 
 
-@handler("looping", retry=Fixed(every="10ms", max_attempts=1000), alarm=20)
+@handler("looping", retry=Fixed(every="20ms", max_attempts=100_000), alarm=20)
 async def looping(context: Context, document_id: int) -> None:
     """Fails until its document is there."""
     if not Path(f"document-{document_id}").exists():
@@ -179,7 +187,7 @@ async def staged(context: Context, failures: int = 1, gate: str = "") -> str:
 # -- locks
 
 
-@handler("locked", retry=SOON, lock=lambda args: args.key)
+@handler("locked", retry=Fixed(every="1h", max_attempts=5), lock=lambda args: args.key)
 async def locked(context: Context, key: str, gate: str = "", fail: bool = False) -> None:
     with recorded(context):
         if gate:
@@ -249,7 +257,7 @@ async def stuck(context: Context) -> None:
     time.sleep(3600)
 
 
-@handler("stopped", timeout="500ms", retry=Fixed(every="50ms", max_attempts=2), mode="exclusive")
+@handler("stopped", timeout="1s", retry=Fixed(every="50ms", max_attempts=2), mode="exclusive")
 def stopped(context: Context) -> str:
     """Its process stops, the first time."""
     tell(context, "start")

@@ -213,10 +213,10 @@ def test_a_run_is_noted_told_and_its_executor_condemned(roster, ids):
     assert noted.next == pytest.approx(110.0)
     assert [run.why for _, run in told.told] == ["timeout"]
     assert told.condemned == [] and told.next == pytest.approx(115.0)
-    assert hard.condemned == [one] and hard.noted == hard.told == []
+    assert hard.condemned == hard.doomed == [one] and hard.noted == hard.told == []
     assert "timeout of 10 s" in one.condemned
     assert look(roster, 115.5).condemned == []
-    assert look(roster, 116.0).condemned == [one]
+    assert look(roster, 116.0)[2:4] == ([one], []), "it is asked for again, and told of once"
 
 
 def test_alone_in_its_process_it_has_no_grace(roster, ids):
@@ -229,7 +229,7 @@ def test_without_a_timeout_a_run_may_last(roster, ids):
     begun(roster, ids, timeout=0.0)
     look(roster, 101.0)
 
-    assert look(roster, 1e9) == ([], [], [], None)
+    assert look(roster, 1e9) == ([], [], [], [], None)
 
 
 def test_a_cancelled_run_has_the_grace_and_keeps_it_when_its_timeout_comes(roster, ids):

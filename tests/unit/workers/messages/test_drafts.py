@@ -9,6 +9,8 @@ from bkd.ipc.durable.model import Routing
 from bkd.ipc.errors import RefusedError
 from bkd.workers.messages.draft import draft, drafts
 
+GUID = "01a2049b-8ddb-77f7-b8a8-6d03f1a91b23"
+
 
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -35,9 +37,15 @@ def test_an_option_of_the_wrong_kind_is_refused_by_its_name(options, said):
 
 
 def test_a_kind_that_cannot_be_is_refused():
-    for kind in ("k" * 20_000, "\ud800", ""):
+    for kind in ("k" * 20_000, "\ud800", "", "invoice send", "a" * 101, "a\n"):
         with pytest.raises(RefusedError):
             draft(kind, {}, 0, {})
+
+
+def test_a_guid_is_a_uuid_in_its_usual_form():
+    assert draft("a", {}, 0, {"guid": GUID.upper().replace("-", "")}).guid == GUID
+    with pytest.raises(RefusedError, match="'invoice-7' is no guid"):
+        draft("a", {}, 0, {"guid": "invoice-7"})
 
 
 def test_what_is_right_goes_through_as_it_is():
@@ -48,9 +56,9 @@ def test_what_is_right_goes_through_as_it_is():
 
 def test_many_are_drafted_as_each_would_be():
     some, options = [{"a": 1}, None, {"b": 2}], {"delay": "2s", "tracking_id": "t", "deadline": 60}
-    one_by_one = [draft("a", args, 5, options | {"guid": "g"}) for args in some]
+    one_by_one = [draft("a", args, 5, options | {"guid": GUID}) for args in some]
 
-    assert drafts("a", some, 5, options | {"guid": "g"}) == one_by_one
+    assert drafts("a", some, 5, options | {"guid": GUID}) == one_by_one
     assert len({each.guid for each in drafts("a", some, 5, options)}) == 3
     assert drafts("a", [], 5, options) == []
 

@@ -21,6 +21,7 @@ from bkd.ipc.durable.wire import (
     unpacked,
 )
 from bkd.ipc.frames import FrameReader
+from bkd.ipc.message import Drain
 from bkd.workers.messages.blocking import stepped
 from bkd.workers.messages.crew import LAST_LIMIT, Crew, Station
 from bkd.workers.messages.declaration import Declaration, Terms
@@ -197,12 +198,12 @@ def test_only_the_last_ones_give_up_waiting_for_a_dispatcher():
     crew.hands.take([task(1)])
     run = crew.hands.next()
     assert not crew._is_done()
-    crew.courier.retire()
+    crew._drain(Drain(last=False))
     assert not crew._is_done()
     crew.courier.add(run, Outcome(1, 1, Result.OK))
     crew.courier.away_since = monotonic() - LAST_LIMIT - 1
     assert not crew._is_done()
-    crew._is_last = True
+    crew._drain(Drain(last=True))
     assert crew._is_done()
 
 

@@ -97,3 +97,41 @@ SELECT p.message_id, p.fence + 1, p.kind_id, m.args, p.runs + 1, p.attempts + 1,
        (%(holders)s::int[])[p.nth], (SELECT sum(offered) FROM quota)::bigint, m.unique_key IS NOT NULL
 FROM placed AS p JOIN message AS m ON m.id = p.message_id
 ORDER BY p.nth;
+
+-- name: claim_kind
+-- As `claim`, for one kind in order of priority, when one level of it at most is known: a scan from where that begins, or
+-- from the head if anything goes before it.
+WITH allowed AS MATERIALIZED (
+  SELECT k.max_running > 0 AS limited, CASE WHEN k.max_running = 0 THEN %(want)s::bigint ELSE greatest(0,
+    least(%(want)s, k.max_running - (SELECT count(*) FROM lease AS l WHERE l.kind_id = k.id AND l.limited))) END AS room
+  FROM kind AS k
+  WHERE k.id = %(kind)s AND NOT k.paused
+    AND EXISTS (SELECT 1 FROM node AS n WHERE n.id = %(node)s AND NOT n.lost)
+), head AS MATERIALIZED (
+  SELECT EXISTS (SELECT 1 FROM ready AS r WHERE r.kind_id = %(kind)s AND r.priority < %(priority)s::int) AS first
+), picked AS MATERIALIZED (
+  SELECT r.ctid AS place FROM ready AS r
+  WHERE r.kind_id = %(kind)s AND (r.priority, r.due) >= (
+    (SELECT CASE WHEN first THEN -2147483648 ELSE %(priority)s::int END FROM head),
+    (SELECT CASE WHEN first THEN 0 ELSE %(due)s::bigint END FROM head))
+  ORDER BY r.priority, r.due, r.message_id LIMIT coalesce((SELECT room FROM allowed), 0) FOR UPDATE SKIP LOCKED
+), taken AS (
+  DELETE FROM ready WHERE ctid = ANY (ARRAY (SELECT place FROM picked)) RETURNING *
+), placed AS MATERIALIZED (
+  SELECT t.*, row_number() OVER (ORDER BY t.priority, t.due, t.message_id) AS nth
+  FROM taken AS t
+), leased AS (
+  INSERT INTO lease (message_id, fence, leased, due, kind_id, priority, node, holder, runs, attempts, crashes, locks,
+                     polls, auths, stage, limited)
+  SELECT message_id, fence + 1, %(now)s, due, kind_id, priority, %(node)s, (%(holders)s::int[])[nth], runs + 1,
+         attempts + 1, crashes, locks, polls, auths, stage, (SELECT limited FROM allowed)
+  FROM placed
+)
+SELECT p.message_id, p.fence + 1, p.kind_id, m.args, p.runs + 1, p.attempts + 1, p.crashes, p.locks, p.polls, p.auths,
+       m.guid, p.stage,
+       CASE WHEN p.stage > 0 THEN ARRAY (SELECT o.body FROM output AS o WHERE o.message_id = p.message_id ORDER BY o.stage) END,
+       p.priority, m.created, p.due, m.deadline, coalesce(m.key, ''), m.max_attempts, coalesce(m.notify, ''),
+       m.payload_size, coalesce(m.tracking_id, ''), coalesce(m.parent_id, 0), coalesce(m.sender, ''),
+       (%(holders)s::int[])[p.nth], 0, m.unique_key IS NOT NULL
+FROM placed AS p JOIN message AS m ON m.id = p.message_id
+ORDER BY p.nth;

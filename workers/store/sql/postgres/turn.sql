@@ -78,7 +78,8 @@ SELECT message_id, due, kind_id, priority, fence, runs, attempts, crashes, locks
 FROM woken WHERE due <= %(now)s;
 
 -- name: record_late
--- Settlements without a lease: what was written before by the very same run is no news, else its attempt says it is late.
+-- Settlements without a lease: what was written before by the very same run is no news, else its attempt says it is late,
+-- if there was such a lease and it is gone.
 WITH given AS MATERIALIZED (
   SELECT * FROM unnest(
     %(id)s::bigint[], %(fence)s::bigint[], %(number)s::int[], %(at_stage)s::int[], %(worker)s::text[], %(pid)s::int[],
@@ -93,7 +94,11 @@ WITH given AS MATERIALIZED (
   INSERT INTO attempt (message_id, fence, started, ended, number, stage, pid, worker, result, fault, code, text, stack, late)
   SELECT id, fence, started, ended, number, coalesce(at_stage, 0), pid, worker, outcome, nullif(fault, ''),
          nullif(code, ''), nullif(text, ''), nullif(stack, ''), late
-  FROM news WHERE number >= 0 AND EXISTS (SELECT 1 FROM message AS m WHERE m.id = news.id)
+  FROM news WHERE number >= 0 AND EXISTS (
+    SELECT 1 FROM standing AS s
+    WHERE s.message_id = news.id
+      AND news.fence BETWEEN 1 AND CASE WHEN s.state = 'running' THEN s.fence - 1 ELSE s.fence END
+  )
   ON CONFLICT (message_id, fence) DO UPDATE SET late = excluded.late
 )
 SELECT id, fence FROM news;
@@ -122,9 +127,9 @@ FROM (SELECT DISTINCT hashtext(key) AS hash FROM unnest(%(keys)s::text[]) AS g (
 
 -- name: grant_locks
 -- Locks for runs that hold their lease, where nobody else has them: whose lease is gone has none. Of those that ask for
--- the same one, whoever has it comes first.
+-- the same one, whoever has it comes first. An EXISTS might be hashed, which reads all of a table.
 WITH held AS MATERIALIZED (
-  SELECT g.*, EXISTS (SELECT 1 FROM lock AS k WHERE k.key = g.key AND k.message_id = g.id) AS has_it
+  SELECT g.*, coalesce((SELECT k.message_id = g.id FROM lock AS k WHERE k.key = g.key), false) AS has_it
   FROM unnest(%(id)s::bigint[], %(fence)s::bigint[], %(key)s::text[]) WITH ORDINALITY AS g (id, fence, key, nth)
   JOIN lease AS l ON l.message_id = g.id AND l.fence = g.fence
   FOR KEY SHARE OF l
@@ -133,7 +138,7 @@ INSERT INTO lock (key, message_id, fence)
 SELECT DISTINCT ON (key) key, id, fence FROM held ORDER BY key, has_it DESC, nth
 ON CONFLICT (key) DO UPDATE SET message_id = excluded.message_id, fence = excluded.fence
 WHERE lock.message_id = excluded.message_id
-   OR NOT EXISTS (SELECT 1 FROM lease AS o WHERE o.message_id = lock.message_id AND o.fence = lock.fence)
+   OR (SELECT o.fence FROM lease AS o WHERE o.message_id = lock.message_id) IS DISTINCT FROM lock.fence
 RETURNING message_id, fence, key;
 
 -- name: begin

@@ -56,9 +56,18 @@ INSERT INTO attempt
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET late = excluded.late;
 
--- name: message_there
--- A row if there is such a message.
-SELECT 1 FROM message WHERE id = ?;
+-- name: last_gone
+-- The last lease that a message had and has no more; -1 when there is no such message.
+SELECT coalesce(
+  (SELECT fence - 1 FROM lease WHERE message_id = :id),
+  (SELECT fence FROM done WHERE message_id = :id),
+  (SELECT r.fence FROM message AS m JOIN ready AS r
+   ON r.kind_id = m.kind_id AND r.priority = m.priority AND r.due = m.due AND r.message_id = m.id WHERE m.id = :id),
+  (SELECT d.fence FROM message AS m JOIN delayed AS d
+   ON d.kind_id = m.kind_id AND d.due = m.due AND d.message_id = m.id WHERE m.id = :id),
+  (SELECT fence FROM parked WHERE message_id = :id),
+  -1
+);
 
 -- name: add_done
 -- A message has ended.
