@@ -48,11 +48,13 @@ def look(pid: int, start: int) -> list[KernelThread]:
 
 
 class Files:
-    """What the descriptors of one process lead to, at one moment: each table of sockets is read once."""
+    """What the descriptors of one process lead to, at one moment: each table of sockets is read once, or twice when a
+    socket is in none."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._tables: dict[str, str] = {}
+        self._is_second_look = False
 
     def named(self, descriptor: int) -> str:
         """Such as `127.0.0.1:5432`, `/var/lib/x`, `a pipe` or `unix socket /run/x`; "" when it cannot be known."""
@@ -71,8 +73,18 @@ class Files:
         if path is not None:
             path = path or self._unix_peer(inode)
             return _plain(f"unix socket {path}") if path else "a unix socket"
+        return self._address(inode) or (self._looks_again() and self._address(inode)) or "a socket"
+
+    def _address(self, inode: int) -> str:
         addresses = (peers.inet(self._table(name), inode) for name in peers.INET_TABLES)
-        return next(filter(None, addresses), "a socket")
+        return next(filter(None, addresses), "")
+
+    def _looks_again(self) -> bool:
+        """Once: where sockets come and go the kernel passes over some in a table that is read in pieces."""
+        first, self._is_second_look = not self._is_second_look, True
+        if first:
+            self._tables.clear()
+        return first
 
     def _unix_peer(self, inode: int) -> str:
         """The path that a client has connected to is known of the other end alone."""

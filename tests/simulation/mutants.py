@@ -31,7 +31,7 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
-    "killed at interval": Mutant("health", "(cluster.ping.kill or NEVER)", "cluster.ping.interval"),
+    "killed at interval": Mutant("health", "(ping.kill or NEVER)", "ping.interval"),
     "judging in a late pass": Mutant("apply", "min(at + seconds + HEARING, now)", "at"),
     "no jitter in back-off": Mutant("backoff", "2.0 ** min(score, 30.0)) * chance", "2.0 ** min(score, 30.0))"),
     "no back-off": Mutant("moves", "self.watch.due(slot.next_try)", "True"),
@@ -123,8 +123,8 @@ MUTANTS = {
     ),
     "a death is told again": Mutant(
         "exits",
-        "return _settled(cluster, place, slot, cause, at)\n\n\ndef _is_cut_short",
-        "return told(_settled(cluster, place, slot, cause, at), fact)\n\n\ndef _is_cut_short",
+        "return _settled(cluster, place, slot, cause, at)\n\n\ndef _noted",
+        "return told(_settled(cluster, place, slot, cause, at), fact)\n\n\ndef _noted",
     ),
     "a lost release is loaded as if it were the same": Mutant("rollouts", "prints != release.prints", "False"),
     "an heir takes over at once": Mutant("rolls", "return all(worker.stale for worker in slot.staying)", "return True"),

@@ -227,6 +227,16 @@ def asks_for_peers(connection):
         return False
 
 
+def test_a_socket_that_the_kernel_has_passed_over_is_looked_for_once_more():
+    """It does so where others come and go while its table is read in pieces."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        files = kernelview.Files(os.getpid())
+        files._tables = dict.fromkeys(("unix", "tcp", "tcp6", "udp", "udp6"), "")
+        assert files.named(server.fileno()) == f"127.0.0.1:{server.getsockname()[1]}"
+        files._tables = dict.fromkeys(files._tables, "")
+        assert files.named(server.fileno()) == "a socket"
+
+
 def test_pairs_pipes_and_files():
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()

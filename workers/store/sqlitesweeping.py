@@ -16,6 +16,7 @@ _BELONGINGS = (
     "delete_outputs",
     "delete_payloads",
     "delete_remotes",
+    "delete_items",
     "delete_keys",
     "delete_notices",
     "delete_deeds",

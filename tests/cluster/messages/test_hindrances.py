@@ -20,7 +20,7 @@ try:
     if "alone" not in sys.argv:
         sync_ipc.connect("bkd.toml")
         if "waits" in sys.argv:
-            input()
+            input("joined")
     print(sync_enqueue("note", {}, timeout=0.7).id)
 except BkdError as error:
     print(type(error).__name__, error, sep=": ")
@@ -69,6 +69,7 @@ def test_a_cluster_that_ended_meanwhile(project):
     order = [sys.executable, "-c", SCRIPT, "waits"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": CLEAN_ENVIRONMENT}
     with subprocess.Popen(order, cwd=cluster.folder, **pipes) as script:
+        assert script.stdout.read(6) == "joined"
         assert cluster.stop().returncode == 0
         out, _ = script.communicate("\n", timeout=30)
 

@@ -88,6 +88,7 @@ a AS (DELETE FROM attempt AS t USING gone AS g WHERE t.message_id = g.message_id
 b AS (DELETE FROM output AS t USING gone AS g WHERE t.message_id = g.message_id),
 c AS (DELETE FROM payload AS t USING gone AS g WHERE t.message_id = g.message_id),
 d AS (DELETE FROM remote AS t USING gone AS g WHERE t.message_id = g.message_id),
+j AS (DELETE FROM item AS t USING gone AS g WHERE t.message_id = g.message_id),
 e AS (DELETE FROM idempotency AS t USING gone AS g WHERE t.message_id = g.message_id),
 f AS (DELETE FROM notification AS t USING gone AS g WHERE t.message_id = g.message_id),
 h AS (DELETE FROM deed AS t USING gone AS g WHERE t.message_id = g.message_id),

@@ -37,6 +37,10 @@ DELETE FROM payload WHERE message_id IN (SELECT value FROM carray(?));
 -- What belongs to deleted messages: what was exchanged.
 DELETE FROM remote WHERE message_id IN (SELECT value FROM carray(?));
 
+-- name: delete_items
+-- What belongs to deleted messages: their parts.
+DELETE FROM item WHERE message_id IN (SELECT value FROM carray(?));
+
 -- name: delete_keys
 -- What belongs to deleted messages: idempotency keys.
 DELETE FROM idempotency WHERE message_id IN (SELECT value FROM carray(?));

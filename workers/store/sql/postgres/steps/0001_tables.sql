@@ -58,6 +58,7 @@ CREATE INDEX message_tracking ON message (tracking_id) WHERE tracking_id IS NOT 
 -- What was exchanged with another system: filled by whoever speaks to it.
 CREATE TABLE remote (
   message_id       bigint PRIMARY KEY,
+  is_async         boolean NOT NULL DEFAULT false,
   remote_id        text NOT NULL DEFAULT '',
   state_code       text NOT NULL DEFAULT '',
   requested        bigint NOT NULL DEFAULT 0,
@@ -68,6 +69,19 @@ CREATE TABLE remote (
   result_options   text NOT NULL DEFAULT ''
 );
 CREATE INDEX remote_remote_id ON remote (remote_id);
+
+-- The parts of a message which succeed or fail one by one.
+CREATE TABLE item (
+  message_id bigint NOT NULL,
+  ordinal    integer NOT NULL,
+  guid       uuid NOT NULL UNIQUE,
+  body       bytea NOT NULL,
+  state      text NOT NULL DEFAULT 'queued',
+  code       text NOT NULL DEFAULT '',
+  text       text NOT NULL DEFAULT '',
+  remote_id  text NOT NULL DEFAULT '',
+  PRIMARY KEY (message_id, ordinal)
+);
 
 CREATE TABLE payload (message_id bigint PRIMARY KEY, body bytea NOT NULL);
 ALTER TABLE payload ALTER body SET STORAGE EXTERNAL;
@@ -216,7 +230,8 @@ CREATE TABLE notification (
   dedup      text COLLATE "C" NOT NULL UNIQUE,
   state      text NOT NULL DEFAULT 'queued',
   attempts   integer NOT NULL DEFAULT 0,
-  due        bigint NOT NULL
+  due        bigint NOT NULL,
+  sent       bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX notification_message ON notification (message_id);
 

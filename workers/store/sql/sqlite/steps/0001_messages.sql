@@ -159,6 +159,7 @@ CREATE TABLE output (
 -- What was exchanged with another system: filled by whoever speaks to it.
 CREATE TABLE remote (
   message_id INTEGER PRIMARY KEY,
+  is_async INTEGER NOT NULL DEFAULT 0,
   remote_id TEXT NOT NULL DEFAULT '',
   state_code TEXT NOT NULL DEFAULT '',
   requested INTEGER NOT NULL DEFAULT 0,
@@ -169,6 +170,19 @@ CREATE TABLE remote (
   result_options TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX remote_remote_id ON remote (remote_id);
+
+-- The parts of a message which succeed or fail one by one.
+CREATE TABLE item (
+  message_id INTEGER NOT NULL,
+  ordinal INTEGER NOT NULL,
+  guid TEXT NOT NULL UNIQUE,
+  body BLOB NOT NULL,
+  state TEXT NOT NULL DEFAULT 'queued',
+  code TEXT NOT NULL DEFAULT '',
+  text TEXT NOT NULL DEFAULT '',
+  remote_id TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (message_id, ordinal)
+) STRICT, WITHOUT ROWID;
 
 -- A lock is there as long as the lease it names.
 CREATE TABLE lock (
@@ -212,7 +226,8 @@ CREATE TABLE notification (
   dedup TEXT NOT NULL UNIQUE,
   state TEXT NOT NULL DEFAULT 'queued',
   attempts INTEGER NOT NULL DEFAULT 0,
-  due INTEGER NOT NULL
+  due INTEGER NOT NULL,
+  sent INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX notification_message ON notification (message_id);
 
