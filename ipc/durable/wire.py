@@ -96,6 +96,13 @@ class Retiring(Frame, frozen=True):
     unbegun: list[Held] = []
 
 
+class GivenBack(Frame, frozen=True):
+    """These have not begun and would wait for long behind what runs here. Nothing more is wanted until it says
+    `Outcomes` or `Began`, which may name none."""
+
+    unbegun: list[Held]
+
+
 class PayloadAsked(Frame, frozen=True):
     """The next part of a payload, from `offset` on."""
 
@@ -285,6 +292,7 @@ AnyFrame = (
     | ProgressMade
     | Began
     | Retiring
+    | GivenBack
     | PayloadAsked
     | Enlisted
     | Run

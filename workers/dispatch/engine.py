@@ -20,6 +20,7 @@ from ...ipc.durable.wire import (
     Cancel,
     Enlist,
     Enlisted,
+    GivenBack,
     Held,
     LockAnswered,
     LockAsked,
@@ -201,6 +202,7 @@ class Engine:
         settlements = [self._settlement(executor, outcome, now) for outcome in fresh]
         stored = partial(_say_stored, executor, link, said.number, settlements, foreign)
         self._ledger.report(Report(settlements, stored, repeated))
+        executor.stands = False
         self.keeper.nudge()
 
     def began(self, executor: Executor, said: Began) -> None:
@@ -210,6 +212,9 @@ class Engine:
             if (run := executor.begin(held, now)) is not None:
                 soonest = min(soonest, executor.policy(run.task.kind).timeout or soonest)
         self._times.plan(now + soonest)
+        if executor.stands:
+            executor.stands = False
+            self.keeper.ring()
 
     def stage_done(self, executor: Executor, link: Link, said: StageDone) -> None:
         """Kept in the next turn. It counts at once: should the process die now, both are written in that turn."""
@@ -239,8 +244,12 @@ class Engine:
     def retiring(self, executor: Executor, said: Retiring) -> None:
         """It gets nothing more, and gives these back."""
         executor.draining = True
-        runs = [executor.run_of(held.id, held.fence) for held in said.unbegun]
-        self._take_back(executor, [run for run in runs if run is not None])
+        self._unbegun(executor, said.unbegun)
+
+    def given_back(self, executor: Executor, said: GivenBack) -> None:
+        """It gets nothing more until something moves there."""
+        executor.stands = True
+        self._unbegun(executor, said.unbegun)
 
     # -- inside
 
@@ -256,6 +265,10 @@ class Engine:
         if run.why == "cancelled" and outcome.result not in DONE:
             outcome = replace(outcome, result=Result.CANCELLED)
         return settle(task, outcome, executor.policy(task.kind), now, random.random(), executor.runner)
+
+    def _unbegun(self, executor: Executor, leases: list[Held]) -> None:
+        runs = [executor.run_of(held.id, held.fence) for held in leases]
+        self._take_back(executor, [run for run in runs if run is not None])
 
     def _take_back(self, executor: Executor, runs: list[Run]) -> None:
         for run in runs:

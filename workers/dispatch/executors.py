@@ -9,6 +9,7 @@ from ...ipc.durable.wire import (
     AnyFrame,
     Began,
     Enlist,
+    GivenBack,
     LockAsked,
     Outcomes,
     PayloadAsked,
@@ -77,6 +78,8 @@ class ExecutorRole:
                 engine.progress(executor, frame)
             case Retiring():
                 engine.retiring(executor, frame)
+            case GivenBack():
+                engine.given_back(executor, frame)
             case PayloadAsked():
                 self._hands.tasks.start(self._payload(executor, frame), f"payload {frame.id}")
             case _:

@@ -58,8 +58,8 @@ class Run:
 
 class Executor:
     """A process that runs messages. `link`: its connection while it has one. `settling`: leases whose outcome is not in
-    the store yet. `lost`: runs it was told to let go of, since this host was taken for dead. `condemned`: why its end
-    was asked for, last at `asked`."""
+    the store yet. `lost`: runs it was told to let go of, since this host was taken for dead. `stands`: nothing begins
+    there at the moment. `condemned`: why its end was asked for, last at `asked`."""
 
     def __init__(self, holder: int, said: Enlist, host: str) -> None:
         self.holder = holder
@@ -81,12 +81,12 @@ class Executor:
         self.group, self.mode, self.credit = said.group, said.mode, min(max(said.credit, 1), MOST_CREDIT)
         self.policies = {policy.name: policy for policy in said.kinds}
         self.kinds = frozenset(self.policies)
-        self.draining = said.draining
+        self.draining, self.stands = said.draining, False
 
     @property
     def takes(self) -> bool:
         """Whether it may get more."""
-        return self.link is not None and not (self.draining or self.condemned or self.dead)
+        return self.link is not None and not (self.draining or self.stands or self.condemned or self.dead)
 
     def run_of(self, id: int, fence: int) -> Run | None:
         """The run of this lease, if it is here."""

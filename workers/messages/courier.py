@@ -29,6 +29,7 @@ ENLIST_LIMIT = 30.0
 RETRY_FIRST, RETRY_CAP = 0.02, 0.25
 PATIENCE = 2.0  # seconds without a dispatcher until that is worth a line
 PROGRESS_EVERY = 1.0
+STANDSTILL = 1.0  # seconds in which none begins, after which what waits is given back: another executor may have room
 READ = 1 << 18
 _log = logging.getLogger("bkd")
 
@@ -62,7 +63,7 @@ class Courier:
         self._unsent = bytearray()
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._reason, self._complained = "", False
+        self._reason, self._complained, self._stands = "", False, False
 
     def begin(self) -> None:
         """Start the thread."""
@@ -94,8 +95,9 @@ class Courier:
         """Say all outcomes there are, and that these runs begin: before their handlers are called."""
         with self._lock:
             data = self._outbox.fresh()
-            if begun:
+            if begun or self._stands:
                 data += packed(wire.Began([run.held for run in begun]))
+                self._stands = False
             if data:
                 self._send(data)
 
@@ -201,7 +203,7 @@ class Courier:
         poll.register(self._wake, select.POLLIN)
         deadline, waits = monotonic() + ENLIST_LIMIT, False
         while True:
-            limit = deadline if self._sock is None else self._next_progress()
+            limit = deadline if self._sock is None else self._next_moment()
             happened = poll.poll(None if limit is None else max(0.0, limit - monotonic()) * 1000 + 1)
             if self._sock is None and monotonic() > deadline:
                 raise DeadlineError(f"the dispatcher did not answer in {ENLIST_LIMIT:g} s")
@@ -211,6 +213,7 @@ class Courier:
                 elif event & ~select.POLLOUT:
                     self._read(sock, reader)
             self._tell_progress()
+            self._give_back()
             if self._send_rest() is not waits:
                 waits = not waits
                 poll.modify(sock, select.POLLIN | select.POLLOUT if waits else select.POLLIN)
@@ -229,9 +232,22 @@ class Courier:
                 del self._unsent[: self._sent(self._unsent)]
             return bool(self._unsent)
 
-    def _next_progress(self) -> float | None:
+    def _next_moment(self) -> float | None:
         with self._lock:
-            return min((due for due, _ in self._progress.values()), default=None)
+            moments = [due for due, _ in self._progress.values()]
+        if (stale := self._hands.stale_at(STANDSTILL)) is not None:
+            moments.append(stale)
+        return min(moments, default=None)
+
+    def _give_back(self) -> None:
+        """What waits for a place, once none has become free for a while."""
+        stale = self._hands.stale_at(STANDSTILL)
+        if self._sock is None or stale is None or monotonic() < stale:
+            return
+        with self._lock:
+            if given := self._hands.give_back():
+                self._stands = True
+                self._send(packed(wire.GivenBack(given)))
 
     def _tell_progress(self) -> None:
         now = monotonic()
@@ -300,8 +316,9 @@ class Courier:
     def _enlisted(self, sock: Socket, frame: wire.Enlisted) -> None:
         """What was said before is said again, now that somebody listens."""
         self._lose(frame.lost)
+        self._hands.stirred = monotonic()
         with self._lock:
-            self._sock, self.away_since = sock, None
+            self._sock, self.away_since, self._stands = sock, None, False
             data = self._outbox.again()
             if running := self._hands.running():
                 data += packed(wire.Began([run.held for run in running]))

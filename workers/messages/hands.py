@@ -20,11 +20,14 @@ class Hands:
         self.held: dict[Key, Run] = {}
         self.waiting: deque[Run] = deque()
         self.finished = 0
+        self.stirred = monotonic()
         self._declarations = declarations
 
     def take(self, tasks: Iterable[Task]) -> list[Held]:
         """They wait here now; those that nothing here can run are returned. One that is held already stays as it is."""
         strange = []
+        if not self.waiting:
+            self.stirred = monotonic()
         for task in tasks:
             declaration = self._declarations.get(task.kind)
             if declaration is None:
@@ -41,8 +44,12 @@ class Hands:
             run = self.waiting.popleft()
         except IndexError:
             return None
-        run.began = monotonic()
+        run.began = self.stirred = monotonic()
         return run
+
+    def stale_at(self, patience: float) -> float | None:
+        """When what waits here will have seen none begin for so many seconds; None: nothing waits."""
+        return self.stirred + patience if self.waiting else None
 
     def withdraw(self, run: Run) -> bool:
         """Whether it was still waiting, and does so no more."""

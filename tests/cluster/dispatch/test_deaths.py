@@ -8,7 +8,7 @@ import pytest
 
 from bkd.ipc.durable.model import NewMessage, Result, State
 from bkd.ipc.durable.policy import KindPolicy
-from bkd.ipc.durable.wire import Alarm, Began, Died, Greet, Held, Retiring
+from bkd.ipc.durable.wire import Alarm, Began, Died, GivenBack, Greet, Held, Retiring
 from bkd.ipc.processes import start_time
 from bkd.workers.dispatch import deaths, upkeep
 from bkd.workers.store.opening import opened
@@ -183,6 +183,27 @@ async def test_an_executor_that_retires_gives_back_what_it_has_not_begun(store, 
         again = await Executor.connect(path, holds=[])
         await again.until(lambda: again.ran == 4)
         assert again.tasks[receipt.id][0].counters.attempts == 1
+
+
+@looped
+async def test_an_executor_where_nothing_begins_gets_nothing_until_something_moves(store, path):
+    async with dispatching(store, path) as there:
+        producer = await Producer.connect(path)
+        executor = await Executor.connect(path, handle=never, credit=2)
+        [receipt] = await producer.put(NewMessage("a"))
+        await executor.until(lambda: executor.ran)
+        [task] = executor.tasks[receipt.id]
+        executor.say(GivenBack([Held(task.id, task.fence)]))
+        await eventually(lambda: all(one.stands for one in there.roster.executors.values()))
+
+        for _ in range(3):  # each is answered after the turn of the one before
+            await producer.put(NewMessage("a"))
+        assert executor.ran == 1
+
+        executor.say(Began([]))
+        await executor.until(lambda: executor.ran == 3)
+        _, again = executor.tasks[receipt.id]
+        assert (again.counters.runs, again.counters.attempts) == (1, 1)
 
 
 @looped

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bkd.ipc.durable.model import Result
-from bkd.ipc.durable.wire import Cancel, Held, Outcomes, Retiring, Stored
+from bkd.ipc.durable.wire import Cancel, GivenBack, Held, Outcomes, Retiring, Stored
 
 from .dispatcher import task
 
@@ -73,6 +73,22 @@ def test_draining_gives_back_what_has_not_begun(start, tmp_path):
     assert Path(f"/proc/{executor.pid}").exists()
     connection.say(Stored(1))
     assert executor.code() == 0
+
+
+@pytest.mark.parametrize("mode", ["shared", "exclusive"])
+@pytest.mark.parametrize("blocking", ["thread-block", "block"])
+def test_what_waits_behind_long_runs_is_given_back(start, mode, blocking, tmp_path):
+    _, connection, _ = start(mode=mode, concurrency=1)
+    connection.run(task(1, blocking, {"path": str(tmp_path / "go")}), task(2, "nothing"), task(3, "nothing"))
+    connection.began(1)
+
+    assert connection.hear(GivenBack).unbegun == [Held(2, 1), Held(3, 1)]
+
+    connection.run(task(4, "nothing"))
+    assert connection.hear(GivenBack).unbegun == [Held(4, 1)]
+    (tmp_path / "go").touch()
+    assert connection.outcomes()[1].result is Result.OK
+    assert connection.outcome(task(2, "nothing", fence=2)).result is Result.OK
 
 
 def test_what_drains_says_so_to_the_next_dispatcher(start, dispatcher, tmp_path):

@@ -54,6 +54,24 @@ def fill(folder):
     return filler
 
 
+@pytest.mark.parametrize("mode", ["shared", "exclusive"])
+def test_nothing_waits_behind_what_takes_long(project, mode):
+    """A kind that was quick until now, so that executors are given more of it than they can run at once."""
+    cluster = project(jobs=JOBS | {"mode": mode, "concurrency": 1}).start()
+    cluster.open("wide")
+    quick = cluster.add("gate", {"gate": "wide"}, count=100)
+    assert {cluster.end(id)["state"] for id in quick} == {"succeeded"}
+
+    (long,) = cluster.add("gate", {"gate": "shut"})
+    more = cluster.add("gate", {"gate": "wide"}, count=200)
+
+    assert {cluster.end(id)["state"] for id in more} == {"succeeded"}
+    assert cluster.show(long)["state"] == "running"
+    assert {cluster.show(id)["attempts"] for id in more} == {1}
+    cluster.open("shut")
+    assert cluster.end(long)["state"] == "succeeded"
+
+
 def test_no_more_run_at_once_than_there_are_places(project):
     cluster = project(jobs=JOBS | {"count": 1, "concurrency": 3}).start()
     ids = cluster.add("nap", {"seconds": 0.2}, count=10)
