@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+SCHEMA = "bkd"  # of a PostgreSQL whose url names no other
 MOST_ARGS = 64 * 1024
 MOST_PAYLOAD = 10 * 1024 * 1024
 MOST_OUTPUT = 64 * 1024

@@ -108,6 +108,16 @@ def test_an_idempotency_key_stands_for_its_message(desk):
     assert elsewhere.created
 
 
+def test_a_key_knows_its_arguments_in_any_order(desk):
+    first = desk.put("a", b'{"sku":7,"to":"ann"}', key="k")
+
+    again = desk.put("a", b'{ "to": "ann", "sku": 7 }', key="k")
+    other = desk.put("a", b'{"sku":7,"to":"bob"}', key="k")
+
+    assert (again.id, again.created, again.refused) == (first.id, False, "")
+    assert "another message" in other.refused
+
+
 def test_an_idempotency_key_outlives_the_end_but_not_the_message(desk):
     first = desk.put("a", key="k")
     desk.end(desk.claim_one())

@@ -9,13 +9,14 @@ import pytest
 from psycopg.rows import dict_row
 
 from bkd.ipc.durable.model import Conflict, NewMessage, Routing, State
+from bkd.workers import sync_enqueue
 from bkd.workers.store.postgres import PostgresStore
 from bkd.workers.store.postgres_listener import Listener
 from bkd.workers.store.protocol import Control, Filter, StoreAway, StoreError
 from bkd.workers.store.transactional import aenqueue_in, enqueue_in
 
 from ..contract.desk import Desk
-from .postgres import emptied_url
+from .postgres import emptied_url, fresh_url
 
 PATIENCE = 30.0
 
@@ -148,6 +149,19 @@ def test_a_receipt_tells_what_became_of_it(desk, url):
     assert "unique key" in other.refused
     assert "payload" in large.refused
     assert desk.row(first.id).tracking_id == "t"
+
+
+def test_a_store_with_a_schema_of_its_own_is_enqueued_into_by_its_name():
+    url = fresh_url(prepared=False)
+    stores = [PostgresStore(url), PostgresStore(f"{url}?schema=shop")]
+    for store in stores:
+        store.open()
+    with psycopg.connect(url) as application:
+        assert sync_enqueue("a", {"sku": 7}, connection=application, schema="shop").created
+
+    assert [store.count(Filter()) for store in stores] == [0, 1]
+    for store in stores:
+        store.close()
 
 
 def test_connections_that_are_awaited(desk, url):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack
 import msgspec
 
 from ...ipc.application import Application, ipc
-from ...ipc.durable.model import ENDS, NewMessage, Receipt, State
+from ...ipc.durable.model import ENDS, SCHEMA, NewMessage, Receipt, State
 from ...ipc.durable.wire import FRAME_GOAL, letterbox
 from ...ipc.errors import DeadlineError, NotConnected, RefusedError
 from .draft import Kind, Options, draft, drafts
@@ -127,20 +127,27 @@ producer = Producer(ipc)
 
 
 async def enqueue(
-    kind: Kind, args: Any = None, *, connection: Any = None, timeout: float = PUT_LIMIT, **options: Unpack[Options]
+    kind: Kind,
+    args: Any = None,
+    *,
+    connection: Any = None,
+    schema: str = SCHEMA,
+    timeout: float = PUT_LIMIT,
+    **options: Unpack[Options],
 ) -> Receipt:
     """Store a message; it is stored for good when this returns, and its handler will run.
 
     `kind`: a name, or a decorated handler; `args`: a Struct, dataclass or dict. With `connection`, an open connection
     to the PostgreSQL of the messages, it is stored in the caller's transaction: with what the caller does, or not at
-    all. Other options: see `Options`. Raises RefusedError (too large, key conflicts), NotConnected, and DeadlineError
-    after `timeout` seconds, when it may be stored all the same: a `key` makes it safe to try again.
+    all; `schema` is that of the store, if its url names one. Other options: see `Options`. Raises RefusedError (too
+    large, key conflicts), NotConnected, and DeadlineError after `timeout` seconds, when it may be stored all the same:
+    a `key` makes it safe to try again.
     """
     message = draft(kind, args, _now(), options)
     if connection is not None:
         from ..store.transactional import aenqueue_in
 
-        return _taken(await aenqueue_in(connection, message))
+        return _taken(await aenqueue_in(connection, message, schema=schema))
     return _taken((await producer.put([message], timeout))[0])
 
 
@@ -157,14 +164,20 @@ async def end_of(message: Receipt | int, within: float = PUT_LIMIT) -> End:
 
 
 def sync_enqueue(
-    kind: Kind, args: Any = None, *, connection: Any = None, timeout: float = PUT_LIMIT, **options: Unpack[Options]
+    kind: Kind,
+    args: Any = None,
+    *,
+    connection: Any = None,
+    schema: str = SCHEMA,
+    timeout: float = PUT_LIMIT,
+    **options: Unpack[Options],
 ) -> Receipt:
     """`enqueue` for threads, WSGI applications and scripts: it waits."""
     message = draft(kind, args, _now(), options)
     if connection is not None:
         from ..store.transactional import enqueue_in
 
-        return _taken(enqueue_in(connection, message))
+        return _taken(enqueue_in(connection, message, schema=schema))
     return _taken(producer.wait(producer.put([message], timeout), timeout)[0])
 
 

@@ -2,6 +2,8 @@
 
 from hashlib import blake2b
 
+import msgspec
+
 from ...ipc.durable.model import MOST_ARGS, MOST_PAYLOAD, PRIORITY, NewMessage
 
 MOST_KEY = 255
@@ -58,9 +60,17 @@ def _out_of_range(message: NewMessage) -> str:
 def digest(message: NewMessage) -> bytes:
     """What tells messages of the same idempotency key apart: 16 bytes over kind, arguments and payload."""
     found = blake2b(digest_size=16)
-    for part in (message.kind.encode(), message.args, message.payload):
+    for part in (message.kind.encode(), _canonical(message.args), message.payload):
         found.update(len(part).to_bytes(8) + part)
     return found.digest()
+
+
+def _canonical(args: bytes) -> bytes:
+    """The same for the same document, in whatever order its members are."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(args), order="sorted")
+    except msgspec.MsgspecError:
+        return args
 
 
 def due_at(message: NewMessage, now: int) -> int:

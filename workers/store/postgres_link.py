@@ -12,9 +12,9 @@ import psycopg
 from psycopg import conninfo, errors, sql
 from psycopg.abc import PQGen
 
+from ...ipc.durable.model import SCHEMA
 from .protocol import StoreAway, StoreError
 
-SCHEMA = "bkd"
 CHANGED = "*"  # said on the channel of a store: look at cancels and controls
 PATIENCE = 20.0  # seconds without any answer, after which a connection counts as lost
 OLDEST_SERVER = 140000

@@ -12,10 +12,8 @@ from typing import Any
 import msgspec
 
 from ...ipc.durable.guid import new_guid
-from ...ipc.durable.model import NewMessage, Receipt, State
+from ...ipc.durable.model import SCHEMA, NewMessage, Receipt, State
 from .protocol import StoreError
-
-SCHEMA = "bkd"
 
 _TYPES = {
     "kind": "text",
