@@ -348,11 +348,11 @@ def tail(folder: Folder, names: Sequence[str] = (), lines: int = 10) -> Iterator
 
 
 def log_names(folder: Folder, wanted: Sequence[str] = ()) -> list[str]:
-    """Names that have printed something; `wanted` are slots or groups, none: all. Without the folder there are none."""
+    """Names that have printed something; `wanted` are slots or groups, none: all. Without a folder there are none."""
     try:
         with os.scandir(folder) as entries:
             names = {name_of(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if name and _selected(name, wanted))
 

@@ -71,7 +71,7 @@ BUS = (
     Reading("lost", "bkd_bus_lost_messages", "Messages that could not be sent over the bus", counts=True),
 )
 COUNTED = (
-    Reading("WorkerWorn", "bkd_recycled", "Workers recycled for requests, age or memory"),
+    Reading("WorkerWorn", "bkd_recycled", "Workers recycled for requests, age, memory or want of descriptors"),
     Reading("WorkerKilled", "bkd_worker_sigkills", "Workers that got SIGKILL because they did not end"),
     Reading("Survivor", "bkd_worker_survivors", "Processes that survived SIGKILL"),
     Reading("CrashLoop", "bkd_crash_loops", "Slots found in a crash loop"),

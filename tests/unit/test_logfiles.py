@@ -392,3 +392,10 @@ def test_follow_before_there_is_a_folder(tmp_path):
         assert lines == [("web.1", b"hello")]
     os.close(end)
     os.close(stop)
+
+
+def test_something_else_in_the_place_of_the_folder_has_no_logs(tmp_path):
+    (tmp_path / "log").touch()
+
+    assert log_names(tmp_path / "log") == []
+    assert log_names(tmp_path / "nowhere") == []
