@@ -185,6 +185,18 @@ def test_a_full_disk_is_away_and_nothing_is_lost(desk):
     assert desk.store.check() == []
 
 
+def test_a_run_that_was_not_written_down_is_missed(desk, folder):
+    desk.put()
+    task = desk.claim_one()
+    desk.end(task)
+    assert desk.store.check() == []
+    other = apsw.Connection(str(folder / "bkd.db"))
+    other.execute("DELETE FROM attempt")
+    other.close()
+
+    assert desk.store.check() == [f"message {task.id} has run 1 times, of which 0 are written down"]
+
+
 def test_a_turn_that_fails_has_changed_nothing(desk, folder):
     first, second, _ = desk.put(), desk.put(), desk.put()
     (task,) = desk.claim(1)

@@ -317,6 +317,22 @@ def test_hosts_that_open_a_new_store_at_once_make_its_tables_once():
         store.close()
 
 
+def test_a_run_that_was_not_written_down_is_missed():
+    url = fresh_url(prepared=False)
+    store = PostgresStore(url)
+    store.open()
+    desk = Desk(store)
+    desk.put()
+    task = desk.claim_one()
+    desk.end(task)
+    assert store.check() == []
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("DELETE FROM bkd.attempt")
+
+    assert store.check() == [f"message {task.id} has run 1 times, of which 0 are written down"]
+    store.close()
+
+
 def test_a_schema_of_another_version_is_refused():
     url = fresh_url()
     with psycopg.connect(url, autocommit=True) as admin:

@@ -44,6 +44,13 @@ WHERE a.fence > s.fence GROUP BY a.message_id LIMIT 20;
 SELECT format('message %s counts %s attempts of %s runs with fence %s', message_id, attempts, runs, fence) FROM standing
 WHERE attempts > runs OR runs > fence OR attempts < 0 LIMIT 20;
 
+-- name: check_attempts
+-- Each run that has ended is written down.
+SELECT format('message %s has run %s times, of which %s are written down', s.message_id, s.runs, count(a.fence)) FROM (
+  SELECT message_id, runs - (state = 'running')::int AS runs FROM standing
+) AS s LEFT JOIN attempt AS a ON a.message_id = s.message_id
+WHERE s.runs > 0 GROUP BY s.message_id, s.runs HAVING count(a.fence) < s.runs LIMIT 20;
+
 -- name: check_unique
 -- A unique key belongs to a message that lives.
 SELECT format('the unique key %s belongs to message %s, which has ended', u.key, u.message_id)

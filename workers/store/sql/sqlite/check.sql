@@ -55,6 +55,15 @@ SELECT format('message %d counts %d attempts of %d runs with fence %d', message_
   FROM lease UNION ALL SELECT message_id, attempts, runs, fence FROM done
 ) WHERE attempts > runs OR runs > fence OR attempts < 0 LIMIT 20;
 
+-- name: check_attempts
+-- Each run that has ended is written down.
+SELECT format('message %d has run %d times, of which %d are written down', p.message_id, p.runs, count(a.fence)) FROM (
+  SELECT message_id, runs FROM ready UNION ALL SELECT message_id, runs FROM delayed
+  UNION ALL SELECT message_id, runs FROM parked UNION ALL SELECT message_id, runs FROM done
+  UNION ALL SELECT message_id, runs - 1 FROM lease
+) AS p LEFT JOIN attempt AS a ON a.message_id = p.message_id
+WHERE p.runs > 0 GROUP BY p.message_id, p.runs HAVING count(a.fence) < p.runs LIMIT 20;
+
 -- name: check_unique
 -- A unique key belongs to a message that lives.
 SELECT format('the unique key %s belongs to message %d, which has ended', u.key, u.message_id)
