@@ -1,10 +1,11 @@
 """Facts about processes from /proc, and the ending of those a benchmark started."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,13 +28,15 @@ def wait_for(check: Callable[[], T], seconds: float, step: float = 0.01) -> T:
 
 def children(pid: int) -> list[int]:
     """Direct children, zombies among them."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, task.read_text().split())
-        except OSError:  # the thread ended meanwhile
-            continue
-    return found
+    return [int(child) for text in _of_tasks(pid, "children") for child in text.split()]
+
+
+def _of_tasks(pid: int, name: str) -> Iterator[str]:
+    """What this file says of each thread; the process, or a thread of it, may end meanwhile."""
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/task").glob(f"*/{name}"):
+            with contextlib.suppress(OSError):
+                yield file.read_text()
 
 
 def tree(pid: int) -> list[int]:
@@ -66,14 +69,7 @@ def command(pid: int) -> str:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time used by the living threads of these processes, to the nanosecond (stat counts in 10 ms)."""
-    total = 0
-    for pid in pids:
-        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            try:
-                total += int(file.read_text().split()[0])
-            except OSError:  # the thread ended meanwhile
-                continue
-    return total / 1e9
+    return sum(int(text.split()[0]) for pid in pids for text in _of_tasks(pid, "schedstat")) / 1e9
 
 
 def reaped_seconds(pids: Iterable[int]) -> float:
