@@ -1,37 +1,15 @@
 """Logs that cannot be written: the cluster serves on, and whoever looks at it is told, once."""
 
-import contextlib
 import os
 import subprocess
 
 import pytest
 
 from .cluster import Cluster, until
+from .smalldisk import fill, small_disk
 
 WEB = {"app": "shop:app", "min_ready": "100ms", "count": 1}
 FULL = "No space left on device (ENOSPC)"
-
-
-@contextlib.contextmanager
-def small_disk(folder):
-    """A file system of 256 KB there; skips where none can be mounted."""
-    folder.mkdir(mode=0o700, parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "bkd", folder]
-    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder):
-    """Leave no room; gives the file that takes it."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    return filler
 
 
 @pytest.fixture
@@ -42,7 +20,7 @@ def cluster(tmp_path):
 
 
 def test_a_full_disk_is_told_once_and_so_is_its_end(cluster):
-    with small_disk(cluster.run_dir / "log") as disk:
+    with small_disk(cluster.run_dir / "log", "256k") as disk:
         cluster.run_dir.chmod(0o700)
         cluster.start()
         filler = fill(disk)

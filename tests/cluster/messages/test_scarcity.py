@@ -1,6 +1,5 @@
 """What is short or in the way: places, memory, disk, logs, a store that somebody else locks; many that enqueue."""
 
-import contextlib
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import sys
 import pytest
 
 from ..cluster import CLEAN_ENVIRONMENT, alive, until
+from ..smalldisk import fill, small_disk
 from ..test_explaining_scarcity import INTO, control_group
 from .project import JOBS, most_at_once
 
@@ -30,28 +30,6 @@ while time.monotonic() < end:
 took.sort()
 print(json.dumps({"count": len(took), "p99": took[len(took) * 99 // 100]}))
 """
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    """A file system of this size there; skips where none can be mounted."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "bkd", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder):
-    """Leave no room; gives the file that takes it."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    return filler
 
 
 @pytest.mark.parametrize("mode", ["shared", "exclusive"])
