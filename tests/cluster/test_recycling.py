@@ -7,7 +7,7 @@ import pytest
 from .clients import Load
 from .cluster import ended, until
 
-WEB = {"app": "leaky:app", "count": 1, "max_memory": "60MB", "min_ready": "500ms", "lame_duck": "500ms"}
+WEB = {"app": "leaky:app", "count": 1, "max_memory": "60MB", "min_ready": "500ms"}
 JOB = {"target": "functions:ticker", "max_memory": "1MB"}
 PING = {"interval": "1s"}
 GROWTH = re.compile(

@@ -130,6 +130,22 @@ def test_a_blocked_loop_does_not_reset_what_was_sent_meanwhile(listener):
         assert group.code(0) == 0
 
 
+def test_nobody_is_sent_away_for_what_the_machine_slept(listener):
+    with Group("asgi:app", [listener], lame_duck=2.0).ready() as group:
+        idle, other = group.client(), group.client()
+        idle.get()
+        group.workers[0].drain()
+        until(lambda: other.get()[1].get("connection") == "close", "the drain")
+        os.kill(group.workers[0].pid, signal.SIGSTOP)
+        time.sleep(2.5)  # longer than `lame_duck`
+        os.kill(group.workers[0].pid, signal.SIGCONT)
+        group.workers[0].load()
+        time.sleep(0.2)  # the client wakes up a little later
+
+        assert idle.get()[0] == 200
+        assert group.code(0) == 0
+
+
 def test_idle_connections_stay_for_lame_duck_and_no_longer(listener):
     with Group("asgi:app", [listener], lame_duck=0.4).ready() as group:
         client = group.client()

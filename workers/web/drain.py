@@ -1,7 +1,8 @@
 """Leaving without losing a request.
 
 The order matters: the gates close at an exact point; from there on every response says `Connection: close`; accepted
-connections on their way arrive; a connection without a request is closed only after it has been idle for `lame_duck`;
+connections on their way arrive; a connection without a request is closed only after it has been idle for `lame_duck`,
+and for as long again, at most, as this process stood still: the whole machine may have, with the clients on it;
 streams and websockets run until they end. The whole has no deadline of its own: that is the supervisor's, by SIGTERM.
 """
 
@@ -28,6 +29,7 @@ class Drain:
         self._traffic = traffic
         self._changed = changed
         self._lame_duck = lame_duck
+        self._stood_still = 0.0  # seconds by which looks were late, at most `lame_duck`
 
     async def run(self, *, last: bool) -> None:
         """Returns when nothing is open any more. `last`: nobody else accepts, so the queue is emptied first."""
@@ -47,9 +49,13 @@ class Drain:
             gate.empty()
 
     async def _connections_gone(self) -> None:
+        due = monotonic()
         while self._traffic.connections:
             self._changed.clear()
-            pause = self._close_idle(monotonic())
+            now = monotonic()
+            self._stood_still = min(self._stood_still + max(now - due, 0.0), self._lame_duck)
+            pause = self._close_idle(now)
+            due = now + pause
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
@@ -65,7 +71,7 @@ class Drain:
             since = connection.idle_since() if isinstance(connection, Http) else None
             if since is None:
                 continue
-            left = since + self._lame_duck - now
+            left = since + self._lame_duck + self._stood_still - now
             if left <= 0:
                 connection.transport.close()
             else:
