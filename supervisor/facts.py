@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ..ipc.quantity import counted
 from . import leftoverfacts as _of_leftovers  # noqa: F401 - their facts are among the kinds below
 from . import messagefacts as _of_messages  # noqa: F401 - and so are those
 from .fact import Fact, Group, Intrusion, Level, Process, Release, Slot, signal_name, span
@@ -19,6 +20,7 @@ from .rollfacts import RollDone as RollDone
 from .rollfacts import RolledBack as RolledBack
 from .rollfacts import RollMoved as RollMoved
 from .rollfacts import RollStarted as RollStarted
+from .rundirfacts import Dropped as Dropped
 from .rundirfacts import RunDirRestored as RunDirRestored
 from .rundirfacts import RunDirUnfit as RunDirUnfit
 from .stopfacts import ClusterStopped as ClusterStopped
@@ -54,7 +56,8 @@ class MasterStarted(Fact, frozen=True):
     adopted: int = 0
 
     def _text(self) -> str:
-        return f"master {self.epoch} (pid {self.pid}) took over" + (f" {self.adopted} workers" if self.adopted else "")
+        adopted = f" {counted(self.adopted, 'worker')}" if self.adopted else ""
+        return f"master {self.epoch} (pid {self.pid}) took over{adopted}"
 
 
 class KeeperLost(Fact, frozen=True):
@@ -268,8 +271,10 @@ class Scaled(Group, frozen=True):
 
 
 class GroupAdded(Group, frozen=True):
-    line = "{group} is new: {count} workers"
     count: int
+
+    def _text(self) -> str:
+        return f"{self.group} is new: {counted(self.count, 'worker')}"
 
 
 class GroupRemoved(Group, frozen=True):
@@ -304,8 +309,10 @@ class LimitRefused(Release, frozen=True):
 
 
 class ConfigReloaded(Fact, frozen=True):
-    line = "configuration reloaded: {changes} changes"
     changes: int
+
+    def _text(self) -> str:
+        return f"configuration reloaded: {counted(self.changes, 'change')}"
 
 
 class CommandGiven(Fact, frozen=True, tag="command"):
@@ -325,13 +332,15 @@ class CommandGiven(Fact, frozen=True, tag="command"):
 class PeerRefused(Intrusion, frozen=True):
     """Somebody connected who may not; `count` of them since the last such fact."""
 
-    line = "connection of uid {uid} (pid {pid}) refused: {why} ({count} times)"
+    def _text(self) -> str:
+        return f"connection of uid {self.uid} (pid {self.pid}) refused: {self.why} ({counted(self.count, 'time')})"
 
 
 class FrameRejected(Intrusion, frozen=True):
     """A peer sent what is no message and lost its connection."""
 
-    line = "connection of uid {uid} (pid {pid}) closed: {why} ({count} times)"
+    def _text(self) -> str:
+        return f"connection of uid {self.uid} (pid {self.pid}) closed: {self.why} ({counted(self.count, 'time')})"
 
 
 class BusConnected(Fact, frozen=True):
@@ -370,12 +379,6 @@ class DiskTrouble(Fact, frozen=True):
 class DiskWell(Fact, frozen=True):
     line = "{path} is written again"
     path: str
-
-
-class Dropped(Fact, frozen=True):
-    line = "{count} events are missing here: they could not be written"
-    severity = "warning"
-    count: int
 
 
 def _leaves(base: type[Fact]) -> list[type[Fact]]:

@@ -1,5 +1,6 @@
 """What there is to tell of processes of a cluster that was here before."""
 
+from ..ipc.quantity import counted
 from .fact import Fact, Level
 
 
@@ -22,6 +23,9 @@ class LeftoversEnded(Fact, frozen=True):
 class WorkersForgotten(Fact, frozen=True):
     """The state of the last master is lost; its workers serve until there are others."""
 
-    line = "what the last master knew is lost: {processes} serve until they are replaced, everything is begun anew"
     severity = "error"
     processes: int
+
+    def _text(self) -> str:
+        serve = counted(self.processes, "serves until it is", "serve until they are")
+        return f"what the last master knew is lost: {serve} replaced, everything is begun anew"

@@ -37,13 +37,13 @@ def register(cli: click.Group, located: Located) -> None:
     @store.command()
     @answered(located)
     def check(**options: Any) -> int:
-        """What is wrong with it: schema, integrity, places of messages."""
+        """What is wrong with it: schema, indexes, integrity, places of messages, locks."""
         return ask("store:check", {}, options)
 
     @store.command()
     @answered(located)
     def migrate(**options: Any) -> int:
-        """Bring its tables up to this version of bkd.
+        """Bring its tables up to this version of bkd, and make again what indexes are gone.
 
         To be done while no cluster uses it.
         """

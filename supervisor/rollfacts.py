@@ -2,6 +2,7 @@
 
 from msgspec.structs import asdict
 
+from ..ipc.quantity import counted
 from .fact import Release, span
 
 
@@ -27,10 +28,11 @@ class RollMoved(Release, frozen=True):
         return name == self.group
 
     def _text(self) -> str:
+        moved = "its one worker has moved and is" if self.count == 1 else f"all {self.count:,} have moved and are"
         texts = {
             "canary": f"{self.slot} goes first and is watched for {span(self.watched)}",
             "rolling": f"{self.moved} of {self.count} moved",
-            "settling": f"all {self.count} have moved and are watched for {span(self.watched)}",
+            "settling": f"{moved} watched for {span(self.watched)}",
         }
         return f"{self.group}: release {self.release} {self.stage}: {texts.get(self.stage, '')}"
 
@@ -44,7 +46,7 @@ class RollDone(Release, frozen=True):
     left: list[str]
 
     def _text(self) -> str:
-        number = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+        number = counted(self.workers, "worker")
         left = f"; held and not moved: {', '.join(self.left)}" if self.left else ""
         return f"{self.group}: release {self.release} is live, {number}, took {span(self.seconds)}{left}"
 

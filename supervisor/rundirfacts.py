@@ -1,5 +1,6 @@
 """What becomes of the run directory, and of the logs there, while the cluster lives."""
 
+from ..ipc.quantity import counted
 from .fact import Fact
 
 
@@ -30,3 +31,12 @@ class LogTrouble(Fact, frozen=True):
 class LogWell(Fact, frozen=True):
     line = "{path} can be written again"
     path: str
+
+
+class Dropped(Fact, frozen=True):
+    severity = "warning"
+    count: int
+
+    def _text(self) -> str:
+        missing = counted(self.count, "event is missing here: it", "events are missing here: they")
+        return f"{missing} could not be written"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import __version__
+from ..ipc.quantity import counted
 from ..ipc.units import format_duration, format_size
 from . import dispatcher, procfs, rolls
 from .cluster import Cluster, Exit, Group, Loader, Phase, Release, Slot, Stage, Worker
@@ -320,9 +321,9 @@ def _bus(bus: dict[str, Any]) -> list[str]:
     if bus["url"] == "local:":
         return []
     refused = sum(bus["refused"].values())
-    tail = f", {refused} messages refused" if refused else ""
+    tail = f", {counted(refused, 'message')} refused" if refused else ""
     if bus["connected"]:
-        return [f"bus {bus['url']}, {bus['hosts']} host{'' if bus['hosts'] == 1 else 's'}{tail}"]
+        return [f"bus {bus['url']}, {counted(bus['hosts'], 'host')}{tail}"]
     why = f": {clean(bus['error'].removeprefix(bus['url'] + ': '))}" if bus["error"] else ""
     return [f"bus {bus['url']} is {bus['state']} for {format_duration(bus['since'], rough=True)}{why}{tail}"]
 

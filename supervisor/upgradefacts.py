@@ -1,18 +1,23 @@
 """What is told of upgrades of bkd itself."""
 
-from .fact import Fact
+from ..ipc.quantity import counted
+from .fact import Fact, span
 
 
 class MasterUpgraded(Fact, frozen=True):
     """A master of another bkd is up. `adopted`: workers that it found alive; `seconds`: since the upgrade was asked."""
 
-    line = "bkd {old} -> {new} (master {epoch}, pid {pid}), {adopted} workers adopted, took {seconds}"
     old: str
     new: str
     epoch: int
     pid: int
     adopted: int
     seconds: float
+
+    def _text(self) -> str:
+        who = f"master {self.epoch}, pid {self.pid}"
+        took = span(self.seconds)
+        return f"bkd {self.old} -> {self.new} ({who}), {counted(self.adopted, 'worker')} adopted, took {took}"
 
 
 class UpgradeFailed(Fact, frozen=True):

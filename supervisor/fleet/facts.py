@@ -1,5 +1,6 @@
 """What can happen on the bus and to the commands of the fleet. See `supervisor.facts`."""
 
+from ...ipc.quantity import counted
 from ..fact import Fact, Level
 
 ADVICE = {
@@ -19,8 +20,7 @@ class BusRefused(Fact, frozen=True):
 
     def _text(self) -> str:
         advice = f": {ADVICE[self.reason]}" if self.reason in ADVICE else ""
-        what = "1 message" if self.count == 1 else f"{self.count} messages"
-        return f"bus: {what} refused as {self.reason}, the last on {self.channel}{advice}"
+        return f"bus: {counted(self.count, 'message')} refused as {self.reason}, the last on {self.channel}{advice}"
 
 
 class BusKeysChanged(Fact, frozen=True):

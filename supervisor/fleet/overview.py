@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ...ipc.message import Finished
+from ...ipc.quantity import counted
 from ...ipc.units import format_duration
 from ..desk import Request
 from ..logfiles import clean
@@ -72,7 +73,7 @@ def _remark(group: dict[str, Any]) -> str:
     roll = group["roll"]
     parts = [f"release {group['release']}"]
     parts += [f"rolling to {roll['release']} {roll['moved']}/{roll['count']}"] if roll else []
-    parts += [f"{restarts} restarts"] if restarts else []
+    parts += [counted(restarts, "restart")] if restarts else []
     parts += [clean(group["reason"])] if group["reason"] else []
     return ", ".join(parts)
 

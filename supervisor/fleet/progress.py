@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...ipc.quantity import counted
 from ..bus.orders import Ack
 from ..fact import span
 from ..logfiles import clean
@@ -106,7 +107,7 @@ class FleetProgress:
             counts[host.state or "asked"] = counts.get(host.state or "asked", 0) + 1
         done = counts.pop("done", 0)
         rest = "".join(f", {count} {state}" for state, count in sorted(counts.items()))
-        return f"{self.verb}: {done} of {len(self.hosts)} hosts done{rest}"
+        return f"{self.verb}: {done:,} of {counted(len(self.hosts), 'host')} done{rest}"
 
     def document(self) -> dict[str, Any]:
         """What `--json` ends with."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ...ipc.message import Finished
+from ...ipc.quantity import counted
 from ...ipc.units import format_duration
 from ..desk import Request
 from ..fact import clean_lines
@@ -23,14 +24,15 @@ def plan(request: Request, verb: str, rows: Sequence[Seen], batch: int, now: flo
             out=json.dumps({"verb": verb, "batch": batch if verb in ROLLS else len(rows), "hosts": hosts}) + "\n"
         )
     how = f"{batch} at a time, in this order" if verb in ROLLS else "all at once"
-    return Finished(out=f"{verb} on {len(rows)} hosts, {how}:\n{table.hosts(rows, now)}")
+    return Finished(out=f"{verb} on {counted(len(rows), 'host')}, {how}:\n{table.hosts(rows, now)}")
 
 
 def started(request: Request, progress: FleetProgress) -> Finished:
     """Nobody waits for the end."""
     if request.command.render == "json":
         return Finished(out=json.dumps(progress.document()) + "\n")
-    return Finished(out=f"{progress.verb} asked of {len(progress.hosts)} hosts; see bkd fleet show {progress.id}\n")
+    hosts = counted(len(progress.hosts), "host")
+    return Finished(out=f"{progress.verb} asked of {hosts}; see bkd fleet show {progress.id}\n")
 
 
 def show(request: Request, progress: FleetProgress) -> None:

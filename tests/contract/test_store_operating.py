@@ -4,7 +4,7 @@ import pytest
 
 from bkd.ipc.durable.model import Counters, Fault, Result, Routing, State
 from bkd.ipc.durable.wire import Held
-from bkd.workers.store.protocol import Control, Filter, Stage
+from bkd.workers.store.protocol import Control, Filter, Lock, Stage
 
 
 def test_cancel_ends_what_waits_and_marks_what_runs(desk):
@@ -121,6 +121,17 @@ def test_purge_deletes_what_has_ended_and_nothing_else(desk):
     assert desk.store.payload(ended.id) == b""
     assert [row.id for row in desk.store.find(Filter(), 10)] == [waiting.id]
     assert desk.put().id > waiting.id
+
+
+def test_what_is_purged_leaves_no_lock(desk):
+    desk.put()
+    task = desk.claim_one()
+    desk.turn(locks=[Lock(task.id, task.fence, "l")])
+    desk.end(task)
+    assert desk.store.check() == []
+
+    assert desk.store.purge([task.id], "me", desk.now) == [task.id]
+    assert desk.store.check() == []
 
 
 def test_numbers_are_not_used_again(desk):

@@ -12,19 +12,23 @@ import pytest
 
 from bkd.ipc.durable.model import NewMessage, State
 from bkd.workers.store import sqlitefile
+from bkd.workers.store.indexes import indexes
 from bkd.workers.store.migrations import Step, missing, refuse_old, steps
 from bkd.workers.store.opening import opened
-from bkd.workers.store.protocol import Demand, Filter, StoreAway, StoreError
+from bkd.workers.store.protocol import Demand, Filter, Lock, StoreAway, StoreError
 from bkd.workers.store.sqlite import SqliteStore
 from bkd.workers.store.statements import sql_files, statements
 
 from .desk import Desk
 from .stores import quick_folder
 
-PLANES = "ready|delayed|parked|lease|done|message|attempt|unique_key|idempotency|lock|output|payload"
+PLANES = (
+    "ready|delayed|parked|lease|done|message|attempt|unique_key|idempotency|lock|output|payload|remote|item|deadline"
+    "|notification|deed"
+)
 HOT = ("turn.sql", "enqueue.sql", "waiting.sql")
-OFTEN = {"outlived"}  # of the largest table, every few seconds
-SMALL = {"running"}  # counts the leases of a limited kind: there are as many as runs
+RETENTION = ("sweep.sql",)  # of the largest tables, every few seconds
+SMALL = {"running", "drop_locks"}  # leases of a limited kind, and locks: there are as many as runs
 
 
 @pytest.fixture
@@ -197,6 +201,26 @@ def test_a_run_that_was_not_written_down_is_missed(desk, folder):
     assert desk.store.check() == [f"message {task.id} has run 1 times, of which 0 are written down"]
 
 
+def test_locks_of_nobody_are_missed_and_dropped(desk, folder):
+    desk.put(), desk.put()
+    running, ended = desk.claim()
+    desk.turn(locks=[Lock(running.id, running.fence, "mine"), Lock(ended.id, ended.fence, "freed")])
+    desk.end(ended)
+    assert desk.store.check() == []
+    of = {"done": (ended.id, ended.fence), "gone": (4711, 1), "later": (running.id, running.fence + 1)}
+    other = apsw.Connection(str(folder / "bkd.db"))
+    other.executemany("INSERT INTO lock (key, message_id, fence) VALUES (?, ?, ?)", [(key, *of[key]) for key in of])
+    other.close()
+
+    assert desk.store.check() == [
+        f"nobody has the lock {key} (of message {id}, fence {fence}): start the cluster, which drops it"
+        for key, (id, fence) in of.items()
+    ]
+    desk.store.sweep(desk.now, 10)
+    assert desk.store.check() == []
+    assert desk.store.story(running.id).locks == ["mine"]
+
+
 def test_a_turn_that_fails_has_changed_nothing(desk, folder):
     first, second, _ = desk.put(), desk.put(), desk.put()
     (task,) = desk.claim(1)
@@ -239,6 +263,47 @@ def test_a_new_store_is_migrated_by_being_opened_and_can_be_migrated_without(fol
     store.close()
 
 
+def made_indexes(folder):
+    """What the schema has besides what comes with its tables, in the order in which it was made."""
+    connection = apsw.Connection(str(folder / "bkd.db"))
+    found = connection.execute(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    ).fetchall()
+    connection.close()
+    return found
+
+
+def test_indexes_that_were_dropped_are_missed_and_made_again(desk, folder):
+    made = made_indexes(folder)
+    names = [name for name, _ in made]
+    desk.put(key="k")
+    other = apsw.Connection(str(folder / "bkd.db"))
+    for name in names:
+        other.execute(f"DROP INDEX {name}")
+    other.close()
+
+    assert "done_kept" in names
+    assert desk.store.check() == [
+        f"the index {name} is gone: run `bkd store migrate`, which makes it again" for name in names
+    ]
+    assert desk.store.migrate() == [f"index {name}" for name in names]
+    assert (made_indexes(folder), desk.store.check(), desk.store.migrate()) == (made, [], [])
+    assert not desk.put(key="k").created
+
+
+def test_indexes_are_those_that_the_steps_leave():
+    first = Step(
+        "0001_first", "CREATE TABLE t (a, b);\nCREATE INDEX t_a ON t (a);\nCREATE UNIQUE INDEX t_b\n  ON t (b);\n"
+    )
+    second = Step("0002_second", "DROP INDEX t_a;\nCREATE INDEX t_ab ON t (a, b) WHERE a > 0;\n")
+
+    assert [index.name for index in indexes([first])] == ["t_a", "t_b"]
+    assert indexes([first, second]) == [
+        ("t_b", "CREATE UNIQUE INDEX t_b\n  ON t (b)"),
+        ("t_ab", "CREATE INDEX t_ab ON t (a, b) WHERE a > 0"),
+    ]
+
+
 def test_steps_that_are_missing_are_named():
     known = [Step("0001_first", ""), Step("0002_second", "")]
 
@@ -260,19 +325,39 @@ def test_every_statement_says_what_it_is_for():
 
 @pytest.mark.parametrize("analysed", [False, True])
 def test_no_hot_statement_looks_through_a_table(desk, folder, analysed):
-    desk.store.enqueue([NewMessage("ab"[i % 50 == 0], priority=i % 3, delay=i % 2) for i in range(2_000)], desk.now)
+    found = plans_of(HOT, desk, folder, analysed)
+
+    assert scans_in(found) == {}
+    assert not any("TEMP B-TREE FOR ORDER BY" in line for line in found["offer"] + found["offer_of_level"])
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_retention_finds_what_it_removes_by_an_index(desk, folder, analysed):
+    found = plans_of(RETENTION, desk, folder, analysed)
+
+    assert scans_in(found) == {}
+    assert not any("TEMP B-TREE FOR ORDER BY" in line for line in found["outlived"])
+
+
+def plans_of(files, desk, folder, analysed):
+    """How the statements of these files are carried out in a store where much waits and much has ended."""
+    many = [NewMessage("ab"[i % 50 == 0], priority=i % 3, delay=i % 2, key=f"k{i}") for i in range(2_000)]
+    desk.store.enqueue(many, desk.now)
+    desk.turn(settled=[desk.settlement(task) for task in desk.claim(500)])
     connection = apsw.Connection(str(folder / "bkd.db"))
     if analysed:
         connection.execute("ANALYZE")
-    hot = {name for file in sql_files("sqlite") if file.name in HOT for name in names_in(file)} - SMALL | OFTEN
-    found = {name: plan(connection, sql) for name, sql in statements("sqlite").items() if name in hot}
+    wanted = {name for file in sql_files("sqlite") if file.name in files for name in names_in(file)} - SMALL
+    found = {name: plan(connection, sql) for name, sql in statements("sqlite").items() if name in wanted}
     connection.close()
+    return found
 
+
+def scans_in(plans):
     scans = {
-        name: [line for line in lines if re.search(rf"^SCAN ({PLANES}|[a-z])\b", line)] for name, lines in found.items()
+        name: [line for line in lines if re.search(rf"^SCAN ({PLANES}|[a-z])\b", line)] for name, lines in plans.items()
     }
-    assert {name: lines for name, lines in scans.items() if lines} == {}
-    assert not any("TEMP B-TREE FOR ORDER BY" in line for line in found["offer"] + found["offer_of_level"])
+    return {name: lines for name, lines in scans.items() if lines}
 
 
 def names_in(file):

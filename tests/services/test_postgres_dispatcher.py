@@ -2,7 +2,9 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
+import psycopg
 import pytest
 
 from bkd.ipc.durable.model import NewMessage, Result, State
@@ -43,6 +45,23 @@ async def test_what_one_host_stores_another_one_runs_at_once(tmp_path, monkeypat
         for count in range(1, 7):
             await producer.put(NewMessage("a"))
             await executor.until(lambda: executor.ran == count)  # noqa: B023
+
+
+@looped
+async def test_housekeeping_goes_on_at_once_while_there_is_more_to_do(tmp_path, monkeypatch):
+    """Locks of runs that have ended are dropped as fast as they come."""
+    monkeypatch.setattr(upkeep, "SWEEP", 0.2)
+    monkeypatch.setattr(upkeep, "SWEPT", 20)
+    url = fresh_url()
+    store = PostgresStore(url)
+    store.open()
+    with psycopg.connect(url, autocommit=True) as admin:
+        left = partial(admin.execute, "SELECT count(*) FROM bkd.lock")
+        admin.execute("INSERT INTO bkd.lock (key, message_id, fence) SELECT g, g, 1 FROM generate_series(1, 3000) g")
+        async with dispatching(store, tmp_path / "1", "h1"):
+            await eventually(lambda: left().fetchone()[0] < 3000)
+            monkeypatch.setattr(upkeep, "SWEEP", 3600.0)
+            await eventually(lambda: left().fetchone()[0] == 0)
 
 
 @looped

@@ -9,7 +9,7 @@ from psycopg import sql
 from bkd.ipc.durable.model import NewMessage
 from bkd.workers.store.postgres import PostgresStore
 from bkd.workers.store.postgres_arrays import bodies, numbers, texts
-from bkd.workers.store.postgres_link import TURNS, Link, address
+from bkd.workers.store.postgres_link import TURNS, VERBS, Link, address
 from bkd.workers.store.postgres_marks import Marks
 from bkd.workers.store.postgres_numbered import numbered
 from bkd.workers.store.postgres_settled import settled_columns
@@ -39,6 +39,18 @@ FROM bkd.message WHERE id % 10 = 8;
 INSERT INTO bkd.done SELECT id, id, 1, kind_id, 'succeeded', 1, 1, 0, 0, 0, 0, 0 FROM bkd.message WHERE id % 10 = 9;
 SELECT setval('bkd.message_id', {ROWS});
 """
+
+BELONGINGS = f"""
+INSERT INTO bkd.attempt (message_id, fence, started, ended, number, stage, pid, worker, result)
+SELECT id, 1, 0, 0, 1, 0, 1, '', 'ok' FROM generate_series(1, {ROWS}) AS g (id);
+INSERT INTO bkd.idempotency SELECT '', id::text, id, '' FROM generate_series(1, {ROWS}) AS g (id);
+INSERT INTO bkd.notification (message_id, addressee, subject, text, dedup, due)
+SELECT id, '', '', '', id::text, 0 FROM generate_series(1, {ROWS}) AS g (id);
+INSERT INTO bkd.deed (message_id, at, actor, verb) SELECT id, 0, '', '' FROM generate_series(1, {ROWS}) AS g (id);
+INSERT INTO bkd.lock SELECT id::text, id, 1 FROM generate_series(1, {ROWS}) AS g (id);
+ANALYZE;
+"""
+LARGE = {"message", "done", "attempt", "idempotency", "notification", "deed", "lock"}
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +174,21 @@ def test_claims_stay_usable_while_an_old_snapshot_is_open(crowded):
     assert from_mark * 4 < from_head
     assert kind_from_mark * 4 < kind_from_head
     assert [text for text in guard if f"process {pid} (report of bkd" in text]
+
+
+def test_retention_finds_what_it_removes_by_an_index(crowded):
+    desk, admin = crowded
+    admin.execute(BELONGINGS)
+    link = Link(address(desk.store._url), VERBS)
+    kept = {"kinds": "{1,1,2,2}", "states": "{succeeded,dead_letter,succeeded,dead_letter}", "limit": 200}
+    plans = {
+        "outlived": plan(link, "outlived", kept | {"sinces": numbers([ROWS // 2] * 4)}),
+        "delete_ended": plan(link, "delete_ended", {"ids": numbers(range(9, 2009, 10))}),
+    }
+    link.close()
+
+    scanned = {name: set(re.findall(r"Seq Scan on (\w+)", text)) & LARGE for name, text in plans.items()}
+    whole = {name: WHOLE.findall(text) for name, text in plans.items()}
+    assert scanned == {"outlived": set(), "delete_ended": set()}
+    assert whole == {"outlived": [], "delete_ended": []}
+    assert "Sort" not in plans["outlived"]

@@ -333,6 +333,71 @@ def test_a_run_that_was_not_written_down_is_missed():
     store.close()
 
 
+def test_locks_of_nobody_are_missed_and_dropped():
+    url = fresh_url()
+    store = PostgresStore(url)
+    store.open()
+    desk = Desk(store)
+    desk.put(), desk.put()
+    running, ended = desk.claim()
+    desk.turn(locks=[Lock(running.id, running.fence, "mine"), Lock(ended.id, ended.fence, "of an end")])
+    desk.end(ended)
+    assert store.check() == []
+    of = {"gone": (4711, 1), "later": (running.id, running.fence + 1)}
+    with psycopg.connect(url, autocommit=True) as admin:
+        for key, lease in of.items():
+            admin.execute("INSERT INTO bkd.lock (key, message_id, fence) VALUES (%s, %s, %s)", (key, *lease))
+
+        assert sorted(store.check()) == [
+            f"nobody has the lock {key} (of message {id}, fence {fence}): start the cluster, which drops it"
+            for key, (id, fence) in of.items()
+        ]
+        store.sweep(desk.now, 10)
+        assert store.check() == []
+        assert admin.execute("SELECT key FROM bkd.lock").fetchall() == [("mine",)]
+    store.close()
+
+
+def test_no_more_locks_than_that_are_dropped_at_a_time():
+    url = fresh_url()
+    store = PostgresStore(url)
+    store.open()
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("INSERT INTO bkd.lock (key, message_id, fence) SELECT g, g, 1 FROM generate_series(1, 25) g")
+    now = store.clock()
+    assert [store.sweep(now, 2).unlocked for _ in range(3)] == [20, 5, 0]
+    store.close()
+
+
+def made_indexes(admin):
+    """What the schema has besides what comes with its tables, by name."""
+    return dict(
+        admin.execute(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'bkd'"
+            " AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = format('bkd.%I', indexname)::regclass)"
+        ).fetchall()
+    )
+
+
+def test_indexes_that_were_dropped_are_missed_and_made_again():
+    url = fresh_url()
+    store = PostgresStore(url)
+    store.open()
+    with psycopg.connect(url, autocommit=True) as admin:
+        made = made_indexes(admin)
+        for name in made.keys() - {"deed_message"}:
+            admin.execute(f"DROP INDEX bkd.{name}")
+        admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'bkd.deed_message'::regclass")
+
+        assert {"done_kind", "deed_message"} < made.keys()
+        assert sorted(store.check()) == [
+            f"the index {name} is gone: run `bkd store migrate`, which makes it again" for name in sorted(made)
+        ]
+        assert sorted(store.migrate()) == [f"index {name}" for name in sorted(made)]
+        assert (made_indexes(admin), store.check(), store.migrate()) == (made, [], [])
+    store.close()
+
+
 def test_a_schema_of_another_version_is_refused():
     url = fresh_url()
     with psycopg.connect(url, autocommit=True) as admin:

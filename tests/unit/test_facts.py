@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from bkd.supervisor import facts
 from bkd.supervisor.fact import Fact, signal_name, span
 from bkd.supervisor.facts import FACTS, WorkerExited, decode
+from bkd.supervisor.fleet.facts import BusRefused
+from bkd.supervisor.leftoverfacts import WorkersForgotten
 from bkd.supervisor.logfiles import clean, show
 
 EXIT = {"slot": "web.2", "pid": 7, "release": 3}
@@ -90,6 +92,63 @@ def test_tags_are_kebab_case_and_differ():
 def test_describe(fact, text, level):
     assert fact.describe() == text
     assert fact.level() == level
+
+
+@pytest.mark.parametrize(
+    ("of", "one", "two"),
+    [
+        (
+            lambda count: facts.MasterStarted(epoch=2, pid=9, adopted=count),
+            "master 2 (pid 9) took over 1 worker",
+            "master 2 (pid 9) took over 2 workers",
+        ),
+        (lambda count: facts.GroupAdded(group="web", count=count), "web is new: 1 worker", "web is new: 2 workers"),
+        (
+            lambda count: facts.ConfigReloaded(changes=count),
+            "configuration reloaded: 1 change",
+            "configuration reloaded: 2 changes",
+        ),
+        (
+            lambda count: facts.PeerRefused(uid=7, pid=9, why="no role", count=count),
+            "connection of uid 7 (pid 9) refused: no role (1 time)",
+            "connection of uid 7 (pid 9) refused: no role (2 times)",
+        ),
+        (
+            lambda count: facts.FrameRejected(uid=7, pid=9, why="no frame", count=count),
+            "connection of uid 7 (pid 9) closed: no frame (1 time)",
+            "connection of uid 7 (pid 9) closed: no frame (2 times)",
+        ),
+        (
+            lambda count: facts.Dropped(count=count),
+            "1 event is missing here: it could not be written",
+            "2 events are missing here: they could not be written",
+        ),
+        (
+            lambda count: facts.MasterUpgraded(old="1", new="2", epoch=3, pid=9, adopted=count, seconds=0.25),
+            "bkd 1 -> 2 (master 3, pid 9), 1 worker adopted, took 250 ms",
+            "bkd 1 -> 2 (master 3, pid 9), 2 workers adopted, took 250 ms",
+        ),
+        (
+            lambda count: WorkersForgotten(processes=count),
+            "what the last master knew is lost: 1 serves until it is replaced, everything is begun anew",
+            "what the last master knew is lost: 2 serve until they are replaced, everything is begun anew",
+        ),
+        (
+            lambda count: facts.RollMoved(
+                group="web", release=2, stage="settling", moved=count, count=count, watched=3.0
+            ),
+            "web: release 2 settling: its one worker has moved and is watched for 3.0 s",
+            "web: release 2 settling: all 2 have moved and are watched for 3.0 s",
+        ),
+        (
+            lambda count: BusRefused(reason="forged", channel="shop:hosts", count=count),
+            "bus: 1 message refused as forged, the last on shop:hosts",
+            "bus: 2 messages refused as forged, the last on shop:hosts",
+        ),
+    ],
+)
+def test_one_is_not_several(of, one, two):
+    assert (of(1).describe(), of(2).describe()) == (one, two)
 
 
 def test_describe_gives_a_stranger_no_power_over_the_terminal():

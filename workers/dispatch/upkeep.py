@@ -175,7 +175,7 @@ class Upkeep:
             return
         self._swept_at = self._access.clock.steady
         swept: Swept = await self._access.run(lambda store, now: store.sweep(now, SWEPT))
-        self._more_to_sweep = max(swept.expired, swept.removed) >= SWEPT
+        self._more_to_sweep = max(swept.expired, swept.removed, swept.unlocked) >= SWEPT
         if swept.expired:
             self._alarms.tell("dead-letter", f"{swept.expired} messages have expired", about="expired")
         if swept.alerted:

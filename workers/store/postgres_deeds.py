@@ -13,6 +13,7 @@ from .postgres_link import Link, Patient
 from .protocol import Swept
 
 TRIES = 3  # for a message that goes from one place to another while it is looked for
+LOCK_ROUNDS = 10  # of locks that are dropped at a time
 LATER_MS = 1_000  # a run is left to its end
 EXECUTOR_MS = 86_400_000
 
@@ -64,8 +65,8 @@ class Deeds:
             db.execute(self._sql["forget_deadlines"], {"now": now})
             for name in ("sweep_executors", "sweep_nodes"):
                 db.execute(self._sql[name], {"before": now - EXECUTOR_MS})
-            self._drop_locks(db, limit)
-        return Swept(expired, alerted, len(removed))
+            unlocked = self._drop_locks(db, limit)
+        return Swept(expired, alerted, len(removed), unlocked)
 
     def _end(
         self, db: Patient, ids: Iterable[int], state: State, reason: str, now: int, *, mark: bool = False
@@ -149,12 +150,19 @@ class Deeds:
             limit=limit,
         )
 
-    def _drop_locks(self, db: Patient, limit: int) -> None:
-        dead = [key for (key,) in db.execute(self._sql["dead_locks"], {"limit": limit}).fetchall()]
-        if dead:
-            with db.transaction():
-                db.execute(self._sql["guard_locks"], {"keys": texts(dead)})
-                db.execute(self._sql["drop_locks"], {"keys": texts(dead)})
+    def _drop_locks(self, db: Patient, limit: int) -> int:
+        """In small transactions, for whoever wants one of these locks waits for them."""
+        dropped = 0
+        for _ in range(LOCK_ROUNDS):
+            dead = [key for (key,) in db.execute(self._sql["dead_locks"], {"limit": limit}).fetchall()]
+            if dead:
+                with db.transaction():
+                    db.execute(self._sql["guard_locks"], {"keys": texts(dead)})
+                    db.execute(self._sql["drop_locks"], {"keys": texts(dead)})
+            dropped += len(dead)
+            if len(dead) < limit:
+                break
+        return dropped
 
     def _note(self, db: Patient, ids: Iterable[int], now: int, actor: str, verb: str, detail: str = "") -> None:
         wanted = sorted(ids)

@@ -214,11 +214,13 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What housekeeping has done: `expired` and `alerted` by their deadline, `removed` by retention."""
+    """What housekeeping has done: `expired` and `alerted` by their deadline, `removed` by retention;
+    `unlocked`: locks of runs that have ended."""
 
     expired: int = 0
     alerted: int = 0
     removed: int = 0
+    unlocked: int = 0
 
 
 class Store(Protocol):
@@ -232,10 +234,12 @@ class Store(Protocol):
         """Let go of everything; never raises."""
 
     def migrate(self) -> list[str]:
-        """Bring the schema up to this version; the names of the steps that were taken."""
+        """Bring the schema up to this version, and make indexes again that are gone; what was done, in words: the names
+        of the steps that were taken, `index NAME`."""
 
     def check(self) -> list[str]:
-        """What is wrong with it, in lines: schema, integrity, rows in two planes, counters that do not fit."""
+        """What is wrong with it, in lines: schema, integrity, rows in two planes, counters that do not fit, locks that
+        no run can have."""
 
     def clock(self) -> int:
         """Milliseconds of UTC, as the store has it."""

@@ -31,7 +31,8 @@ class SqliteStore(Store):
     def check(self) -> list[str]:
         self._db.refuse_swapped()
         with self._db.reading():
-            return [text for name in self._db.names("check_") for (text,) in self._db.run(name)]
+            faults = [text for name in self._db.names("check_") for (text,) in self._db.run(name)]
+            return faults + [index.fault for index in self._db.gone_indexes()]
 
     def clock(self) -> int:
         return time.time_ns() // 1_000_000

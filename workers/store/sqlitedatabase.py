@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 import apsw
 
+from .indexes import Index, gone
 from .matching import args_match
 from .migrations import Step, missing, refuse_old, steps
 from .protocol import StoreAway, StoreError
@@ -81,11 +82,12 @@ class Database:
                 self._take(self._steps)
 
     def migrate(self) -> list[str]:
-        """Take the steps that are missing; their names. Raises as `open`."""
+        """Take the steps that are missing, and make indexes again that are gone; what was done. Raises as `open`."""
         with self._or_closed():
             behind = missing(self._steps, self._taken())
             self._take(behind)
-        return [step.name for step in behind]
+            again = self._make_again()
+        return [step.name for step in behind] + [f"index {index.name}" for index in again]
 
     def close(self) -> None:
         """Let go of the file; never raises."""
@@ -154,6 +156,10 @@ class Database:
         """The statements whose names begin so."""
         return [name for name in self._sql if name.startswith(prefix)]
 
+    def gone_indexes(self) -> list[Index]:
+        """Those of the schema that are not there, in the transaction under way."""
+        return gone(self._steps, {name for (name,) in self.run("indexes")})
+
     def changes(self) -> int:
         """Rows the last statement has changed."""
         assert self._at is not None, "no transaction is under way"
@@ -203,6 +209,13 @@ class Database:
                 self.run("make_steps")
                 self.execute(step.sql)
                 self.run("step_taken", (step.name,))
+
+    def _make_again(self) -> list[Index]:
+        with self.writing():
+            again = self.gone_indexes()
+            for index in again:
+                self.execute(index.sql)
+        return again
 
     @contextmanager
     def _or_closed(self) -> Iterator[None]:

@@ -37,8 +37,10 @@ def sweep(db: Database, now: int, limit: int) -> Swept:
     removed = _outlived(db, now, limit)
     delete(db, removed)
     db.run("forget_deadlines", (now,))
+    db.run("drop_locks")
+    unlocked = db.changes()
     db.run("sweep_executors", (now - EXECUTOR_MS,))
-    return Swept(expired, alerted, len(removed))
+    return Swept(expired, alerted, len(removed), unlocked)
 
 
 def delete(db: Database, ids: Sequence[int]) -> None:

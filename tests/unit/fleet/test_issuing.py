@@ -71,7 +71,7 @@ async def test_only_hosts_with_the_group_are_asked(made):
     await h0.plane.hosts.look()
     terminal, task = h0.give("scale", {"web": "+1"})
     await over(task)
-    assert (terminal.out.splitlines()[-1], h1.count) == ("scale: 1 of 1 hosts done", 3)
+    assert (terminal.out.splitlines()[-1], h1.count) == ("scale: 1 of 1 host done", 3)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_whoever_asked_waits_on_when_its_master_dies(made):
     h1.deeds.held.set()
     await over(task)
     assert (again.code, len(h1.deeds.begun)) == (0, 1)
-    assert again.out == "restart: 1 of 1 hosts done\n"
+    assert again.out == "restart: 1 of 1 host done\n"
 
 
 @in_a_world

@@ -48,7 +48,7 @@ def test_a_success_says_what_the_hosts_said():
 
 
 def test_that_a_restart_is_done_says_it_all():
-    assert final(progress_of("restart", h1={"state": "done", "out": "web: …\n"})).out == "restart: 1 of 1 hosts done\n"
+    assert final(progress_of("restart", h1={"state": "done", "out": "web: …\n"})).out == "restart: 1 of 1 host done\n"
 
 
 def test_a_failure_ends_with_the_verdict_on_stderr():
@@ -85,8 +85,16 @@ def test_a_plan():
     text = verdict.plan(a_request(), "restart", rows, 2, NOW).out
     assert text.splitlines()[0] == "restart on 2 hosts, 2 at a time, in this order:"
     assert "all at once" in verdict.plan(a_request(), "scale", rows, 1, NOW).out
+    assert verdict.plan(a_request(), "scale", rows[:1], 1, NOW).out.startswith("scale on 1 host, all at once:\n")
     document = json.loads(verdict.plan(a_request(render="json"), "scale", rows, 1, NOW).out)
     assert (document["batch"], [row["host"] for row in document["hosts"]]) == (2, ["h1", "h2"])
+
+
+def test_nobody_waits_for_one_host():
+    assert (
+        verdict.started(a_request(), progress_of("scale", h1=None)).out
+        == "scale asked of 1 host; see bkd fleet show id\n"
+    )
 
 
 def test_steps_are_drawn_but_not_of_who_only_looks():
@@ -122,9 +130,14 @@ def test_how_it_goes_as_a_table():
 # -- looking at all hosts
 
 
-def a_status(ready=2):
+def a_status(ready=2, restarts=3):
     group = {"name": "web", "ready": ready, "count": 2, "release": 1, "roll": None, "reason": None}
-    return {"state": "running", "uptime": 5.0, "groups": [group | {"workers": [{"restarts": 3}]}]}
+    return {"state": "running", "uptime": 5.0, "groups": [group | {"workers": [{"restarts": restarts}]}]}
+
+
+def test_one_restart_is_singular():
+    progress = progress_of("status", h1={"state": "done", "out": json.dumps(a_status(restarts=1))})
+    assert final(progress).out.splitlines()[1].endswith("release 1, 1 restart")
 
 
 def test_the_status_of_all():

@@ -56,6 +56,12 @@ WHERE s.runs > 0 GROUP BY s.message_id, s.runs HAVING count(a.fence) < s.runs LI
 SELECT format('the unique key %s belongs to message %s, which has ended', u.key, u.message_id)
 FROM unique_key AS u JOIN done AS d ON d.message_id = u.message_id LIMIT 20;
 
+-- name: check_locks
+-- A lock belongs to a run that there is or was: the locks of those that have ended lie there until housekeeping comes.
+SELECT format('nobody has the lock %s (of message %s, fence %s): start the cluster, which drops it', k.key, k.message_id, k.fence)
+FROM lock AS k LEFT JOIN standing AS s ON s.message_id = k.message_id
+WHERE s.fence IS NULL OR k.fence > s.fence LIMIT 20;
+
 -- name: old_snapshots
 -- Nobody keeps what was claimed long ago from being vacuumed: it lies in the way of every claim.
 SELECT format('process %%s (%%s of %%s%%s) has been in a transaction for %%s s, so that nothing is vacuumed: end it',

@@ -92,6 +92,7 @@ j AS (DELETE FROM item AS t USING gone AS g WHERE t.message_id = g.message_id),
 e AS (DELETE FROM idempotency AS t USING gone AS g WHERE t.message_id = g.message_id),
 f AS (DELETE FROM notification AS t USING gone AS g WHERE t.message_id = g.message_id),
 h AS (DELETE FROM deed AS t USING gone AS g WHERE t.message_id = g.message_id),
+k AS (DELETE FROM lock AS t USING gone AS g WHERE t.message_id = g.message_id),
 i AS (DELETE FROM message AS t USING gone AS g WHERE t.id = g.message_id)
 SELECT message_id FROM gone;
 

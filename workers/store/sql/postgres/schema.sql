@@ -6,6 +6,12 @@ SELECT pg_advisory_xact_lock(hashtext('bkd.schema'), hashtext(current_setting('s
 -- Whether the store has a schema at all.
 SELECT to_regclass(format('%%I.schema_step', %(schema)s::text)) IS NOT NULL;
 
+-- name: indexes
+-- The indexes that are there and can be used.
+SELECT c.relname
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema() AND i.indisvalid;
+
 -- name: make_steps
 -- Where taken steps of the schema are written down.
 CREATE TABLE IF NOT EXISTS schema_step (name text PRIMARY KEY, at bigint NOT NULL);

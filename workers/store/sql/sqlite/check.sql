@@ -69,6 +69,13 @@ WHERE p.runs > 0 GROUP BY p.message_id, p.runs HAVING count(a.fence) < p.runs LI
 SELECT format('the unique key %s belongs to message %d, which has ended', u.key, u.message_id)
 FROM unique_key AS u JOIN done AS d ON d.message_id = u.message_id LIMIT 20;
 
+-- name: check_locks
+-- A lock belongs to a run.
+SELECT format('nobody has the lock %s (of message %d, fence %d): start the cluster, which drops it', key, message_id, fence)
+FROM lock AS k WHERE NOT EXISTS (
+  SELECT 1 FROM lease AS l WHERE l.message_id = k.message_id AND l.fence = k.fence
+) LIMIT 20;
+
 -- name: check_integrity
 -- What SQLite says of the file.
 SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok' LIMIT 20;

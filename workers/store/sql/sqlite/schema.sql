@@ -2,6 +2,10 @@
 -- What lies in the file.
 SELECT name FROM sqlite_schema WHERE type = 'table';
 
+-- name: indexes
+-- The indexes that are there.
+SELECT name FROM sqlite_schema WHERE type = 'index';
+
 -- name: make_steps
 -- Where taken steps of the schema are written down.
 CREATE TABLE IF NOT EXISTS schema_step (name TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;

@@ -21,6 +21,12 @@ SELECT 1 FROM lease WHERE message_id = ?;
 -- Ended messages of a kind that were kept long enough.
 SELECT message_id FROM done WHERE kind_id = ? AND state = ? AND finished < ? ORDER BY finished LIMIT ?;
 
+-- name: drop_locks
+-- Locks that no run has: those of runs go with their lease.
+DELETE FROM lock AS k WHERE NOT EXISTS (
+  SELECT 1 FROM lease AS l WHERE l.message_id = k.message_id AND l.fence = k.fence
+);
+
 -- name: delete_attempts
 -- What belongs to deleted messages: their runs.
 DELETE FROM attempt WHERE message_id IN (SELECT value FROM carray(?));
