@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..ipc.quantity import counted
 from . import actions, exits, rollouts
 from .cluster import (
     Cause,
@@ -188,9 +189,9 @@ def _sweep(cluster: Cluster, action: actions.Sweep, now: float) -> Cluster:
 def _open_breaker(cluster: Cluster, action: actions.OpenBreaker, now: float) -> Cluster:
     group = cluster.groups[action.group]
     cluster = with_group(cluster, replace(group, breaker=replace(group.breaker, open_since=now)))
-    why = (
-        f"{len(group.breaker.deaths)} deaths in {len({slot for _, slot in group.breaker.deaths})} slots within a minute"
-    )
+    deaths = group.breaker.deaths
+    slots = counted(len({slot for _, slot in deaths}), "slot")
+    why = f"{counted(len(deaths), 'death')} in {slots} within a minute"
     return told(cluster, BreakerOpened(group=action.group, why=why))
 
 

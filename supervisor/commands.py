@@ -13,6 +13,7 @@ from loguru import logger
 
 from ..ipc.errors import BkdError, RefusedError
 from ..ipc.message import Finished
+from ..ipc.quantity import counted
 from . import destination, dispatcher, endings, events, healthy, limits, messagesline, ops, port, postmaster, status
 from .audit import audited, outcome
 from .cluster import Cluster, Worker
@@ -286,7 +287,7 @@ class Commands:
         workers = self.exchange.event(role.name, role.tag, op, data, request.issuer.title)
         if request.command.render == "json":
             return Finished(out=json.dumps({"hosts": 1, "workers": workers}) + "\n")
-        return Finished(out=f"{op}: sent to {workers} worker{'' if workers == 1 else 's'} of this host\n")
+        return Finished(out=f"{op}: sent to {counted(workers, 'worker')} of this host\n")
 
     def seed(self, op: str) -> tuple[str, dict[str, Any]]:
         """The verb of an event that the masters obey, with its arguments; raises UsageError when nothing is meant."""

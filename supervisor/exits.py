@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from ..ipc.quantity import counted
 from . import backoff, breaker, death, events, rollouts, rolls
 from .cluster import (
     Cause,
@@ -194,7 +195,8 @@ def _charge(group: Group, slot: Slot, worker: Worker, now: float, chance: float)
     delay = 0.0 if healthy and before < 0.5 else backoff.delay(score, chance)
     deaths = (*(at for at in slot.charged if now - at < CHARGED_WINDOW), now)
     limit = group.settings.max_restarts
-    failed = f"{len(deaths)} deaths in 10 minutes (max_restarts = {limit})" if limit and len(deaths) >= limit else ""
+    too_many = 0 < limit <= len(deaths)
+    failed = f"{counted(len(deaths), 'death')} in 10 minutes (max_restarts = {limit})" if too_many else ""
     return replace(
         slot,
         score=score,

@@ -2,6 +2,7 @@
 
 import resource
 
+from ..ipc.quantity import counted
 from .config.faults import Fault
 from .config.schema import Config
 
@@ -22,7 +23,8 @@ def too_few(slots: int) -> str:
     needed = FOR_ITSELF + FOR_A_WORKER * slots
     if limit == resource.RLIM_INFINITY or needed <= limit:
         return ""
-    return f"{slots} workers need {needed} open files, and the limit is {limit}: raise it (ulimit -Hn, LimitNOFILE=)"
+    need = counted(slots, "worker needs", "workers need")
+    return f"{need} {needed} open files, and the limit is {limit}: raise it (ulimit -Hn, LimitNOFILE=)"
 
 
 def too_many_addresses(config: Config) -> list[Fault]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..ipc.quantity import counted
 from .asking import Display, show
 from .messagecalls import Located, Usage, answered, collected, duration, is_direct, parsed
 
@@ -147,15 +148,16 @@ def _add(what: dict[str, Any], pieces: Iterator[dict[str, Any]], progress: "Prog
                 break
             progress.show(len(total["ids"]))
     except click.ClickException as error:
-        stored = f"; {len(total['ids']):,} messages before it are stored" if total["ids"] else ""
-        raise Usage(f"{error.message}{stored}") from None
+        stored = counted(len(total["ids"]), "message before it is stored", "messages before it are stored")
+        raise Usage(f"{error.message}; {stored}" if total["ids"] else error.message) from None
     except KeyboardInterrupt:
-        show("", f"\nbkd: interrupted: {len(total['ids']):,} messages are stored, perhaps one more piece\n")
+        stored = counted(len(total["ids"]), "message is stored", "messages are stored")
+        show("", f"\nbkd: interrupted: {stored}, perhaps one more piece\n")
         raise
     if options["as_json"]:
         show(json.dumps(total) + "\n", "")
     elif progress.is_shown and total["ids"]:
-        show(f"{len(total['ids']):,} messages stored: {total['ids'][0]} to {total['ids'][-1]}\n", "")
+        show(f"{counted(len(total['ids']), 'message')} stored: {total['ids'][0]} to {total['ids'][-1]}\n", "")
     return PARTLY if worst and total["ids"] else worst
 
 
@@ -184,7 +186,7 @@ class Progress:
             self._display.draw(f"{done:,} of {self._count:,} messages stored\n", "")
         elif self.is_shown:
             share = min(100, self._file.tell() * 100 // self._size) if self._size else 0
-            self._display.draw(f"{done:,} messages stored, {share} % of the file\n", "")
+            self._display.draw(f"{counted(done, 'message')} stored, {share} % of the file\n", "")
 
 
 def _argument(text: str | None) -> Any:

@@ -10,6 +10,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
+from ..ipc.quantity import counted
 from ..ipc.units import format_duration
 from .cluster import Cluster, Group, Phase, Pulse, Release, Worker
 from .fact import span, volume
@@ -29,8 +30,8 @@ def worn(group: Group, worker: Worker, pulse: Pulse) -> str:
     """Why this heartbeat is one too many, "" when it is not."""
     settings = group.settings
     if settings.max_requests and pulse.served >= _spread(settings.max_requests, worker):
-        what = "messages run" if settings.kind == "messages" else "requests served"
-        return f"{pulse.served} {what} (max_requests = {settings.max_requests})"
+        what = ("message run", "messages run") if settings.kind == "messages" else ("request served", "requests served")
+        return f"{counted(pulse.served, *what)} (max_requests = {settings.max_requests})"
     limit = limit_of(group, worker)
     return _grown(settings.max_memory, worker, pulse) if limit and pulse.pss >= limit else ""
 
@@ -59,7 +60,7 @@ def _grown(limit: int, worker: Worker, pulse: Pulse) -> str:
     growth = growth_per_request(trend, here(pulse))
     if growth is None:
         return f"{text} in {span(pulse.at - worker.ready_at)}"
-    return f"{text}, {volume(round(growth))} a request over {pulse.served - trend.fresh_served:,} requests"
+    return f"{text}, {volume(round(growth))} a request over {counted(pulse.served - trend.fresh_served, 'request')}"
 
 
 # -- memory

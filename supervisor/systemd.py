@@ -7,6 +7,7 @@ a cluster that cannot help itself is started again as a whole.
 import math
 from typing import NamedTuple
 
+from ..ipc.quantity import counted
 from .cluster import Cause, Cluster, Group, Phase, Slot
 from .status import state
 
@@ -91,7 +92,7 @@ def status_line(cluster: Cluster, now: float) -> str:
     line = ", ".join(shown)
     if cluster.closing is not None:
         left = sum(1 for _ in cluster.workers())
-        line = f"stopping: {cluster.closing.why}; {left} {'process' if left == 1 else 'processes'} left"
+        line = f"stopping: {cluster.closing.why}; {counted(left, 'process', 'processes')} left"
     return line if len(line) <= LONGEST_STATUS else f"{line[: LONGEST_STATUS - 1]}…"
 
 
@@ -114,13 +115,14 @@ def shortage(cluster: Cluster) -> str:
     been up or are about to go.
     """
     for group in cluster.groups.values():
-        counted = [slot for slot in group.slots.values() if not _is_excused(slot)]
-        if group.leaving or not group.proven or not counted:
+        judged = [slot for slot in group.slots.values() if not _is_excused(slot)]
+        if group.leaving or not group.proven or not judged:
             continue
-        needed = max(1, len(counted) - group.settings.max_unavailable - len(counted) // SPARE)
-        ready = sum(1 for slot in counted if slot.serves)
+        needed = max(1, len(judged) - group.settings.max_unavailable - len(judged) // SPARE)
+        ready = sum(1 for slot in judged if slot.serves)
         if ready < needed:
-            return f"{group.name} has {ready} of {len(counted)} workers ready, and {needed} are needed"
+            wanted = counted(needed, "is needed", "are needed")
+            return f"{group.name} has {ready} of {counted(len(judged), 'worker')} ready, and {wanted}"
     return ""
 
 

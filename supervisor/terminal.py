@@ -9,6 +9,8 @@ import select
 import socket
 import stat
 
+from ..ipc.quantity import counted
+
 PIECE = 4096  # PIPE_BUF: a pipe that is ready takes that much without blocking, pipe(7)
 
 
@@ -23,7 +25,8 @@ class Terminal:
     def write(self, text: str) -> None:
         """Never waits and never raises: there is nobody left to tell."""
         if self.dropped:
-            text = f"… {self.dropped} lines were dropped here: nobody read them\n{text}"
+            what = "line was dropped here: nobody read it", "lines were dropped here: nobody read them"
+            text = f"… {counted(self.dropped, *what)}\n{text}"
         data = text.encode(errors="replace")
         if self._take(data):
             self.dropped = 0

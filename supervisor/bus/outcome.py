@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from ...ipc.quantity import counted
 from .rollout import COUNTED, ENDED, Rollout, State
 
 MOST_NAMES = 5
@@ -48,7 +49,7 @@ def verdict(rollout: Rollout) -> str:
         if turn.state != State.DONE:
             others.setdefault((turn.state, turn.reason), []).append(turn.host)
     rest = [f"{_names(hosts)} {state}{': ' if reason else ''}{reason}" for (state, reason), hosts in others.items()]
-    return "; ".join([f"{what}: {done} of {len(rollout.hosts)} hosts done", *rest])
+    return "; ".join([f"{what}: {done} of {counted(len(rollout.hosts), 'host')} done", *rest])
 
 
 def _names(hosts: list[str]) -> str:

@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from ...ipc.quantity import counted
 from .. import places
 from ..config.processors import read_file
 from ..fact import volume
@@ -66,7 +67,7 @@ def objection(folder: str) -> str:
 
 def judged(name: str, folder: str, there: Space, room: int) -> Finding:
     """A folder on its file system, when `room` bytes may be needed."""
-    inodes = "" if there.inodes is None or there.inodes > FEW_INODES else f", {there.inodes} inodes"
+    inodes = "" if there.inodes is None or there.inodes > FEW_INODES else f", {counted(there.inodes, 'inode')}"
     found = f"{folder}: {there.kind}, {volume(there.free)} free{inodes}"
     if there.kind in NETWORK:
         return Finding(name, "degraded", found, f"hangs when the network does; {OTHER_PLACE}")

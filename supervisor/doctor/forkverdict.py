@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ...ipc.quantity import counted
 from ...ipc.stacks import Frame
 from ..fact import signal_name, span, volume
 from ..forensics import culprit
@@ -73,8 +74,7 @@ def _reason(topic: str, finding: Finding) -> str:
 def _times(seen: Seen) -> list[Finding]:
     whole = Finding("all of it", "ok", span(seen.inside.seconds))
     each = [
-        Finding(one.name, "ok", f"{span(one.seconds)} in {one.modules} module{'' if one.modules == 1 else 's'}")
-        for one in seen.packages
+        Finding(one.name, "ok", f"{span(one.seconds)} in {counted(one.modules, 'module')}") for one in seen.packages
     ]
     return [whole, *each]
 

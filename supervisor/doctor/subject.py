@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from ...ipc.quantity import counted
 from .. import places
 from ..config.faults import ConfigError
 from ..config.schema import Config
@@ -78,12 +79,7 @@ def configuration(subject: Subject) -> Finding:
     if not subject.file:
         return Finding("configuration", "ok", "none here", "what follows is for bkd run with one worker")
     if subject.config is None:
-        return Finding(
-            "configuration", "degraded", f"{subject.file}: {_many(subject.faults, 'fault')}", "see bkd check"
-        )
-    groups = _many(len(subject.config.workers), "group")
-    return Finding("configuration", "ok", f"{subject.file}: {groups}, {_many(subject.workers, 'worker')}")
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+        faults = counted(subject.faults, "fault")
+        return Finding("configuration", "degraded", f"{subject.file}: {faults}", "see bkd check")
+    groups = counted(len(subject.config.workers), "group")
+    return Finding("configuration", "ok", f"{subject.file}: {groups}, {counted(subject.workers, 'worker')}")

@@ -12,6 +12,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from ...ipc.message import Late, Ping
+from ...ipc.quantity import counted
 from ...ipc.stacks import Frame, ThreadStack, bounded_frames
 from .. import cgroup
 from ..cluster import Cause, Cluster, Group
@@ -258,7 +259,8 @@ class Autopsy:
         with self._working():
             await asyncio.to_thread(work)
         if self.casebook.lost > lost:
-            logger.error("{} reports of ends could not be written and are lost: see the disk", self.casebook.lost)
+            what = "report of an end could not be written and is", "reports of ends could not be written and are"
+            logger.error("{} lost: see the disk", counted(self.casebook.lost, *what))
         if self.casebook.unwritten and not self._retries:
             self._retries = True
             self._tasks.run(self._retry())

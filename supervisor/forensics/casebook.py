@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from ...ipc.quantity import counted
 from ...ipc.stacks import Frame, Stacks
 from ..cluster import Cause
 from .evidence import Evidence, Report, Sample
@@ -249,12 +250,13 @@ def _stacks(stacks: Stacks, amount: int) -> Stacks:
 
 def _inner(frames: list[Frame], amount: int) -> list[Frame]:
     left = len(frames) - amount
-    return [*frames[:amount], Frame(f"… {left} outer calls were left out", 0, "")] if left > 0 else frames
+    said = f"… {counted(left, 'outer call was', 'outer calls were')} left out"
+    return [*frames[:amount], Frame(said, 0, "")] if left > 0 else frames
 
 
 def _last(lines: list[str], amount: int) -> list[str]:
     left = len(lines) - amount
-    return [f"… {left} lines before were left out", *lines[left:]] if left > 0 else lines
+    return [f"… {counted(left, 'line before was', 'lines before were')} left out", *lines[left:]] if left > 0 else lines
 
 
 def _spread(trend: list[Sample], amount: int) -> list[Sample]:
@@ -270,7 +272,7 @@ def _trace(trace: str, most: int) -> str:
     left = len(trace) - most
     if left <= 0:
         return trace
-    said = f"… {left} characters were left out here"
+    said = f"… {counted(left, 'character was', 'characters were')} left out here"
     return f"{trace[:most]}\n{said}" if "most recent call first" in trace else f"{said}\n{trace[left:]}"
 
 

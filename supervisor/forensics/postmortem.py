@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from ...ipc.quantity import counted
 from ...ipc.stacks import DUMP_SIGNAL, Frame
 from ..cluster import Cause, Cluster, Ending, Loader, Step, Verdict, Worker
 from ..config.schema import GroupSection
@@ -202,7 +203,7 @@ def _next(fact: WorkerExited, charged: int) -> str:
         return "its successor was started when it was found hung"
     if fact.delay is None:
         return "nothing is started again"
-    deaths = f" ({charged} charged {'death' if charged == 1 else 'deaths'} in 10 minutes)" if charged else ""
+    deaths = f" ({counted(charged, 'charged death')} in 10 minutes)" if charged else ""
     if not fact.delay:
         return f"started again at once{deaths}"
     return f"tried again after {span(fact.delay)}{deaths}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ...ipc.quantity import counted
 from ...ipc.stacks import Frame, Stacks, TaskStack, ThreadStack
 from ..cluster import Cause
 from ..fact import span, volume
@@ -152,7 +153,7 @@ def _process(report: Report) -> str:
         f"pid {report.pid}" if report.pid else "",
         f"release {report.release}",
         f"up {span(report.uptime)}" if report.uptime else "",
-        _number(report.served, _SERVED[report.kind]) if report.kind in _SERVED and report.cause != Cause.BOOT else "",
+        counted(report.served, _SERVED[report.kind]) if report.kind in _SERVED and report.cause != Cause.BOOT else "",
         f"{volume(size)} of memory" if size else "",
     ]
     return ", ".join(filter(None, facts))
@@ -234,7 +235,7 @@ def _tasks(page: Page, stacks: Stacks, home: Home, most: int) -> None:
     by = f" of {_some(libraries)}" if libraries else ""
     what = "innermost await first" if own else f"none in the application's code{by and f', all{by}'}"
     if waiting or stacks.tasks_left_out:
-        number = _number(len(waiting) + stacks.tasks_left_out, "asyncio task")
+        number = counted(len(waiting) + stacks.tasks_left_out, "asyncio task")
         page.title(f"{number} waiting, {what}")
     for task in own[:most]:
         page.cut(task.name + (f" waits for {task.waits}" if task.waits else ""), indent=2)
@@ -243,7 +244,7 @@ def _tasks(page: Page, stacks: Stacks, home: Home, most: int) -> None:
     if left and own:
         page.cut(f"… {left} more", indent=2, style="dim")
     if others and own:
-        page.cut(f"… {_number(len(others), 'task')}{by}", indent=2, style="dim")
+        page.cut(f"… {counted(len(others), 'task')}{by}", indent=2, style="dim")
 
 
 def _runs(task: TaskStack, stacks: Stacks) -> bool:
@@ -254,7 +255,7 @@ def _runs(task: TaskStack, stacks: Stacks) -> bool:
 
 def _open(page: Page, stacks: Stacks, what: str) -> None:
     if stacks.work:
-        page.title(_number(len(stacks.work), f"open {what}"))
+        page.title(counted(len(stacks.work), f"open {what}"))
     for work in stacks.work:
         page.cut(f"{span(work.age):>8}  {work.what}", indent=2)
 
@@ -347,7 +348,7 @@ def _trend(trend: list[Sample], what: str) -> Iterator[tuple[str, str]]:
     lags = [sample.lag for sample in trend if sample.lag is not None]
     busiest = max(sample.in_flight for sample in trend)
     lag = f"loop at most {span(max(lags))} late" if lags and max(lags) >= NOTABLE else ""
-    yield "load", ", ".join(filter(None, [f"at most {_number(busiest, what)} in flight" if busiest else "", lag]))
+    yield "load", ", ".join(filter(None, [f"at most {counted(busiest, what)} in flight" if busiest else "", lag]))
 
 
 def _change(old: str, new: str) -> str:
@@ -377,10 +378,6 @@ def _some(names: Iterable[str]) -> str:
     listed = [*names]
     more = len(listed) - MOST_NAMED
     return ", ".join(listed[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _clock(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:

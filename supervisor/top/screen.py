@@ -5,6 +5,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from ...ipc.quantity import counted
 from . import figures
 from .columns import Place, layout
 from .figures import cut, plain
@@ -180,7 +181,7 @@ def _detail(state: State) -> str:
     if worker.get("limit_in"):
         parts.append(f"limit in {figures.age(worker['limit_in'])}")
     if worker.get("late"):
-        parts.append(f"{worker['late']} times late")
+        parts.append(f"{counted(worker['late'], 'time')} late")
     parts += [f"beside it {other['pid'] or '-'} {other['state']}" for other in worker.get("beside") or ()]
     if worker["last_exit"]:
         why = f": {worker['last_exit']['reason']}" if worker["last_exit"]["reason"] else ""

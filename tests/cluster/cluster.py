@@ -5,7 +5,7 @@ import errno
 import http.client
 import json
 import os
-import secrets
+import random
 import select
 import shutil
 import signal
@@ -42,9 +42,17 @@ def until(condition, limit=PATIENCE, *, pause=LOOK):
 
 
 def _ports():
-    """Below those that the kernel hands out by itself, each once; where they begin is another place in each process."""
-    begin = secrets.randbelow(20_000)
-    yield from (10_000 + (begin + step) % 20_000 for step in range(20_000))
+    """Below those that the kernel hands out by itself, each once. A hundred belong to the process that has bound their
+    name, as long as it lives."""
+    for first in random.sample(range(10_000, 30_000, 100), 200):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0bkd tests {first}")
+        except OSError:
+            name.close()
+        else:
+            name.detach()
+            yield from range(first, first + 100)
 
 
 PORTS = _ports()

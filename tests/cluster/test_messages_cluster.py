@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -49,7 +50,7 @@ def open_gate(cluster):
 
 def attempts(cluster, receipt):
     """The runs of a message as they are kept."""
-    with sqlite3.connect(f"file:{cluster.run_dir}/bkd.db?mode=ro", uri=True) as base:
+    with closing(sqlite3.connect(f"file:{cluster.run_dir}/bkd.db?mode=ro", uri=True)) as base:
         base.row_factory = sqlite3.Row
         rows = base.execute("SELECT * FROM attempt WHERE message_id = ? ORDER BY fence", (receipt.id,)).fetchall()
     return [{name: row[name] for name in row.keys() if not isinstance(row[name], bytes)} for row in rows]  # noqa: SIM118

@@ -144,7 +144,7 @@ def test_it_tells_how_it_is_from_start_to_stop(prepare):
         mark = len(manager.heard)
         kill(job)
         until(lambda: manager.said(r"STATUS=web 2/2, job 0/1 \(job.1 (backoff|starting)\)", mark))
-        until(lambda: "not fed: job has 0 of 1 workers ready, and 1 are needed" in cluster.said())
+        until(lambda: "not fed: job has 0 of 1 worker ready, and 1 is needed" in cluster.said())
         until(lambda: time.monotonic() - manager.fed()[-1] > WATCHDOG)
         mark = len(manager.heard)
         (cluster.folder / "broken").unlink()

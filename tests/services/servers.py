@@ -4,13 +4,14 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import redis
+
+from ..cluster.cluster import free_port
 
 ACL = Path(__file__).parents[2] / "etc/redis.acl"
 USER, PASSWORD, ADMIN = "bkd", "correct+horse/battery", "staple"
@@ -38,12 +39,6 @@ def has_tls(binary):
     """Whether this server was built with TLS: the others do not know the word."""
     tried = subprocess.run([binary, "--port", "0", "--tls-port", "1"], capture_output=True, text=True, timeout=PATIENCE)
     return "Bad directive" not in tried.stdout + tried.stderr
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_certificate(folder):

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ..cluster.cluster import CLEAN_ENVIRONMENT
-from .servers import BINARIES, free_port
+from ..cluster.cluster import CLEAN_ENVIRONMENT, free_port
+from .servers import BINARIES
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

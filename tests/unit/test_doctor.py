@@ -191,6 +191,7 @@ def test_folders():
     assert folders.judged("x", "/run/shop", roomy, 500 * MB).state == "degraded"
     assert "network" in folders.judged("x", "/mnt", folders.Space("nfs4", 400 * MB, 10**6), 1).means
     assert folders.judged("x", "/mnt", folders.Space("ext4", 400 * MB, 12), 1).found.endswith("12 inodes")
+    assert folders.judged("x", "/mnt", folders.Space("ext4", 400 * MB, 1), 1).found.endswith("1 inode")
     assert folders.watches("8191\n").state == "degraded"
     assert folders.watches("65536\n").state == "ok"
 

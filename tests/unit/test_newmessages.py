@@ -89,6 +89,25 @@ def test_a_payload_over_the_limit_is_not_read_to_its_end(sent):
 
 
 @pytest.mark.parametrize(
+    ("good", "said"),
+    [
+        (0, "line 2 is no JSON"),
+        (1, "; 1 message before it is stored"),
+        (2, "; 2 messages before it are stored"),
+    ],
+)
+def test_a_line_that_cannot_be_read_says_how_many_are_stored(sent, tmp_path, good, said):
+    """The good line before it is not sent: it waits for others to come along."""
+    file = tmp_path / "f.jsonl"
+    file.write_text(f'"{"x" * newmessages.PIECE}"\n' * (good + 1) + "{")
+
+    error = add("mail", "--from", str(file)).exception
+
+    assert isinstance(error, Usage) and said in error.message
+    assert len(sent) == good
+
+
+@pytest.mark.parametrize(
     ("form", "text", "said"),
     [
         (moment, "2030-12-01T08:00", "has no time zone"),

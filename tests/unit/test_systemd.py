@@ -43,7 +43,7 @@ def test_a_line_names_only_the_first_of_many():
     ("count", "spare", "down", "short"),
     [
         (1, 0, 0, ""),
-        (1, 1, 1, "web has 0 of 1 workers ready, and 1 are needed"),
+        (1, 1, 1, "web has 0 of 1 worker ready, and 1 is needed"),
         (4, 0, 1, ""),
         (4, 0, 2, "web has 2 of 4 workers ready, and 3 are needed"),
         (4, 2, 3, ""),

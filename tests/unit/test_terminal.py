@@ -53,17 +53,21 @@ def test_what_is_read_is_shown(pipe):
     assert terminal.dropped == 0
 
 
-def test_a_full_pipe_is_not_waited_for(pipe):
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [(1, "1 line was dropped here: nobody read it"), (3, "3 lines were dropped here: nobody read them")],
+)
+def test_a_full_pipe_is_not_waited_for(pipe, lost, said):
     """What does not fit is dropped and counted, and the count comes before the next line that fits."""
     reader, writer = pipe
     os.write(writer, b"x" * ROOM)
     with speaking(writer) as terminal:
-        for _ in range(3):
+        for _ in range(lost):
             terminal.write("lost\n")
-        assert terminal.dropped == 3
+        assert terminal.dropped == lost
         assert read(reader) == "x" * ROOM
         terminal.write("here again\n")
-        assert read(reader) == "… 3 lines were dropped here: nobody read them\nhere again\n"
+        assert read(reader) == f"… {said}\nhere again\n"
         terminal.write("and on\n")
     assert (read(reader), terminal.dropped) == ("and on\n", 0)
 

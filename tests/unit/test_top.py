@@ -134,6 +134,10 @@ def test_what_has_no_column():
     )
 
 
+def test_late_once():
+    assert "1 time late," in drawn(shown(a_document(a_group(workers=[a_busy_worker("web.1", late=1)])), 200))[-3]
+
+
 def test_a_roll_and_its_reason():
     roll = ROLLING | {"reason": None}
     lines = drawn(

@@ -23,6 +23,7 @@ from ...ipc.durable.model import (
     Task,
 )
 from ...ipc.durable.policy import Exponential, KindPolicy
+from ...ipc.quantity import counted
 from .delay import bounded, due, later
 
 MOST_AUTHS = 3
@@ -259,10 +260,11 @@ def _notice(task: Task, outcome: Outcome, policy: KindPolicy, verdict: _Verdict)
     if not to:
         return None
     last = ": ".join(filter(None, [_text(outcome.code), _text(outcome.text)])) or outcome.result.value
+    runs, crashes = counted(verdict.counters.runs, "run"), counted(verdict.counters.crashes, "crash", "crashes")
     return Notice(
         to=to,
         subject=f"message {task.id} ({task.kind}) is a dead letter: {verdict.reason}",
-        text=f"{verdict.counters.runs} runs, {verdict.counters.crashes} crashes; the last one: {last}",
+        text=f"{runs}, {crashes}; the last one: {last}",
         dedup=f"dead-{task.id}-{task.fence}",
     )
 

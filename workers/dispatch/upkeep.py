@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Enlist
+from ...ipc.quantity import counted
 from ..store.protocol import Control, Leased, Node, Renewal, Store, StoreAway, StoreError, Swept
 from .access import Access
 from .alarms import Alarms
@@ -70,7 +71,7 @@ class Upkeep:
         for (slot, pid, start), mine in by_process.items():
             kinds = [policies.get(kind) or KindPolicy(kind) for kind in {lease.kind for lease in mine}]
             self._engine.adopt(Enlist(slot, "", pid, start, "shared", 1, kinds), mine)
-        logger.info("node %s, generation %d, takes over %d leases", node.name, node.generation, len(leases))
+        logger.info("node %s, generation %d, takes over %s", node.name, node.generation, counted(len(leases), "lease"))
 
     def _register(self, store: Store, _now: int) -> tuple[Node, dict[str, KindPolicy], list[Leased], list[Control]]:
         """Runs in the store's thread."""
@@ -164,7 +165,7 @@ class Upkeep:
             self._settler.policies = await self._access.run(lambda store, _now: store.policies())
         self._settler.orphaned(orphans)
         for host, leases in Counter(orphan.node.partition("/")[0] for orphan in orphans).items():
-            text = f"{host} was not heard of in time: what it was running ({leases} leases) is settled here"
+            text = f"{host} was not heard of in time: what it was running ({counted(leases, 'lease')}) is settled here"
             self._alarms.tell("node-lost", text, about=host)
 
     async def _sweep(self) -> None:
@@ -177,9 +178,11 @@ class Upkeep:
         swept: Swept = await self._access.run(lambda store, now: store.sweep(now, SWEPT))
         self._more_to_sweep = max(swept.expired, swept.removed, swept.unlocked) >= SWEPT
         if swept.expired:
-            self._alarms.tell("dead-letter", f"{swept.expired} messages have expired", about="expired")
+            text = counted(swept.expired, "message has expired", "messages have expired")
+            self._alarms.tell("dead-letter", text, about="expired")
         if swept.alerted:
-            self._alarms.tell("deadline", f"{swept.alerted} messages are past their deadline", about="deadline")
+            text = counted(swept.alerted, "message is past its deadline", "messages are past their deadline")
+            self._alarms.tell("deadline", text, about="deadline")
 
     async def _rest(self, seconds: float) -> None:
         try:

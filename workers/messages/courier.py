@@ -20,6 +20,7 @@ from ...ipc.durable.model import Outcome, Result
 from ...ipc.durable.wire import Enlist, Held, packed, unpacked
 from ...ipc.errors import BkdError, DeadlineError, NotConnected, RefusedError
 from ...ipc.frames import FrameReader
+from ...ipc.quantity import counted
 from .hands import Hands
 from .outbox import Answer, Outbox, Question
 from .run import LOST, Run
@@ -278,7 +279,8 @@ class Courier:
     def _take(self, frame: wire.Run) -> None:
         strange = self._hands.take(frame.tasks)
         if strange:
-            _log.error("%d messages came for which there is no handler here; they are given back", len(strange))
+            came = counted(len(strange), "message that came is", "messages that came are")
+            _log.error("%s given back: there is no handler here", came)
             for held in strange:
                 self._report(Outcome(held.id, held.fence, Result.INTERRUPTED, code="no handler"))
         if self.retires:

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from ...ipc.durable.model import Dead, State
 from ...ipc.durable.policy import KindPolicy
+from ...ipc.quantity import counted
 from ...ipc.units import format_duration
 from ..store.protocol import Control, Row, Story, Tally
-from .documents import most_attempts, stage, when
-from .pages import clean, paused
+from .documents import stage, when
+from .pages import clean, paused, tried
 
 ENDED = {
     Dead.EXHAUSTED: "it was tried as often as it may be",
@@ -72,7 +73,7 @@ def _times(runs: int) -> str:
 
 
 def _crashes(number: int) -> str:
-    return f"; {number} {'run' if number == 1 else 'runs'} ended its process" if number else ""
+    return f"; {counted(number, 'run')} ended its process" if number else ""
 
 
 def _meaning(reason: str) -> str:
@@ -106,8 +107,8 @@ def _waiting(told: Story, around: Surroundings) -> list[str]:
 def _why_later(row: Row, policies: dict[str, KindPolicy]) -> str:
     if row.state != State.RETRY_SCHEDULED:
         return ""
-    most = most_attempts(row, policies)
-    return f"; {row.counters.attempts} of {most or '?'} attempts in stage {stage(row, policies)} were not enough"
+    were = "was" if row.counters.attempts == 1 else "were"
+    return f"; {tried(row, policies)} in stage {stage(row, policies)} {were} not enough"
 
 
 def _ago(moment: int, now: int) -> str:

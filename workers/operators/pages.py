@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ...ipc.durable.model import Attempt, State
 from ...ipc.durable.policy import KindPolicy
+from ...ipc.quantity import counted
 from ...ipc.units import format_duration
 from ..store.protocol import Control, Row, Story, Tally
 from .documents import most_attempts, stage, when
@@ -71,12 +72,11 @@ def stats(tallies: list[Tally], controls: dict[str, Control], now: int, width: i
 def page(told: Story, why: list[str], policies: dict[str, KindPolicy], now: int) -> str:
     """Everything about one message."""
     row = told.row
-    most = most_attempts(row, policies)
     facts = [
         ("why", why[0]),
         ("guid", row.guid),
         ("stage", f"{stage(row, policies)}{_outputs(told)}"),
-        ("tried", f"{row.counters.attempts} of {most or '?'} attempts, {_runs(row.counters.runs)}{_counters(row)}"),
+        ("tried", f"{tried(row, policies)}, {counted(row.counters.runs, 'run')}{_counters(row)}"),
         ("created", f"{when(row.created)}, {_span(now - row.created)} ago"),
         ("due", when(row.due) if row.due > now else None),
         ("deadline", when(row.deadline)),
@@ -100,6 +100,12 @@ def why(id: int, kind: str, state: str, lines: list[str]) -> str:
     return f"message {id} {kind}: {state}: {lines[0]}\n" + "".join(f"  {line}\n" for line in lines[1:])
 
 
+def tried(row: Row, policies: dict[str, KindPolicy]) -> str:
+    """`2 of 5 attempts`: of its stage."""
+    most = most_attempts(row, policies)
+    return f"{row.counters.attempts} of {counted(most, 'attempt') if most else '? attempts'}"
+
+
 def _line(row: Row, policies: dict[str, KindPolicy], now: int) -> tuple[str, ...]:
     state = f"{row.state} ({row.reason})" if row.reason else row.state
     return (
@@ -120,13 +126,10 @@ def _next(row: Row, now: int) -> str:
     return f"in {_span(row.due - now)}" if row.due > now and row.state not in SHOWN[5:] else "-"
 
 
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number} runs"
-
-
 def _counters(row: Row) -> str:
-    some = [(row.counters.crashes, "crashes"), (row.counters.locks, "found the lock taken")]
-    return "".join(f", {number} {what}" for number, what in some if number)
+    locks = "found the lock taken"
+    some = [(row.counters.crashes, "crash", "crashes"), (row.counters.locks, locks, locks)]
+    return "".join(f", {counted(*one)}" for one in some if one[0])
 
 
 def _outputs(told: Story) -> str:

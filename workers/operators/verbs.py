@@ -11,6 +11,7 @@ from ...ipc.durable.model import NewMessage, Receipt
 from ...ipc.durable.policy import KindPolicy
 from ...ipc.durable.wire import Answered, Ask, Said
 from ...ipc.errors import BkdError
+from ...ipc.quantity import counted
 from ..messages.draft import draft
 from ..store.protocol import Control, Filter, Row, Store, Story, Tally
 from . import documents, pages
@@ -265,7 +266,8 @@ class Operators:
         chosen = filter_of(bulk.selection)
         if not bulk.selection.ids and not (bulk.yes or bulk.dry_run):
             number = await self._run(lambda store, now: store.count(chosen))
-            raise Usage(f"this means {number:,} messages: add --yes to do it, or --dry-run to see them")
+            them = "it" if number == 1 else "them"
+            raise Usage(f"this means {counted(number, 'message')}: add --yes to do it, or --dry-run to see {them}")
         return chosen
 
     async def _dry(self, request: Request, chosen: Filter, verb: str) -> Answered:
@@ -276,7 +278,7 @@ class Operators:
         document = {"verb": verb, "dry_run": True, "matched": number, "ids": [row.id for row in rows]}
         shown = pages.listing(rows, policies, now, request.ask.width)
         more = f"… and {number - len(rows):,} more\n" if number > len(rows) else ""
-        return request.answer(document, f"{shown}{more}{verb} would look at {number:,} messages\n")
+        return request.answer(document, f"{shown}{more}{verb} would look at {counted(number, 'message')}\n")
 
     async def _pages(self, chosen: Filter) -> AsyncIterator[list[int]]:
         after = 0

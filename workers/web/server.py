@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn import Config
 
 from ...ipc.message import Drain as DrainOrder
+from ...ipc.quantity import counted
 from ..supervision import Supervision
 from .accept import Gate, Welcome
 from .balance import Balance
@@ -145,7 +146,7 @@ class Server:
         stop = self._loop.create_task(self._lifespan.stop())
         _, late = await asyncio.wait({stop}, timeout=SHUTDOWN)
         if work or late:
-            what = f"SIGTERM cut off {len(work)} requests{' and the lifespan shutdown' if late else ''}"
+            what = f"SIGTERM cut off {counted(len(work), 'request')}{' and the lifespan shutdown' if late else ''}"
             logger.warning("%s", what)
             self._supervision.failed(what)
         return CUT if work or late else DONE

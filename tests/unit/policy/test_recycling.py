@@ -71,7 +71,8 @@ def test_the_successor_in_the_same_slot_has_another_limit():
 @pytest.mark.parametrize(
     ("settings", "pulse", "why"),
     [
-        ({"max_requests": 1000}, {"served": 1200}, "1200 requests served (max_requests = 1000)"),
+        ({"max_requests": 1}, {"served": 2}, "2 requests served (max_requests = 1)"),
+        ({"max_requests": 1000}, {"served": 1200}, "1,200 requests served (max_requests = 1000)"),
         ({"max_memory": 100 << 20}, {"pss": 120 << 20}, "120 MB of memory (max_memory = 100 MB)"),
     ],
 )

@@ -138,6 +138,12 @@ def test_kills_from_outside_do_not_count_as_restarts():
     assert not drive.slot("web.1").failed
 
 
+def test_one_death_is_enough_where_one_is_the_limit():
+    drive = settled(web(max_restarts=1))
+    drive.dies("web.1")
+    assert drive.slot("web.1").failed == "1 death in 10 minutes (max_restarts = 1)"
+
+
 @pytest.mark.parametrize("code", [78, 1])
 def test_what_is_said_of_a_slot_that_stays_down_names_no_next_try(code):
     drive = settled(web(max_restarts=1))

@@ -33,7 +33,12 @@ def lines(state: State, tally: Tally | None = None, **more) -> list[str]:
     [
         (State.RUNNING, {"worker": "jobs.1@h1", "leased": NOW - 5000}, ["running on jobs.1@h1 since 5s ago"]),
         (State.RUNNING, {"worker": "jobs.1@h1", "leased": NOW, "cancelling": True}, ["asked to end"]),
-        (State.RETRY_SCHEDULED, {"due": NOW + 30_000}, ["in 30s", "2 of 4 attempts in stage apply"]),
+        (State.RETRY_SCHEDULED, {"due": NOW + 30_000}, ["in 30s", "2 of 4 attempts in stage apply were not"]),
+        (
+            State.RETRY_SCHEDULED,
+            {"due": NOW + 30_000, "counters": Counters(1, 1), "max_attempts": 1},
+            ["1 of 1 attempt in stage apply was not enough"],
+        ),
         (State.DEAD_LETTER, {"reason": "poison", "error": "SIGSEGV", "finished": NOW}, ["ended the", "SIGSEGV"]),
         (State.DEAD_LETTER, {"reason": "exhausted", "finished": NOW}, ["as often as it may", "bkd message retry 7"]),
         (State.SUCCEEDED, {"finished": NOW - 1000}, ["it has succeeded: 1s ago, in run 2"]),
@@ -108,6 +113,19 @@ def test_the_page_of_a_message_has_its_attempts_and_actions():
     page = pages.page(told, ["it waits"], POLICIES, NOW)
     for words in ("jobs.1@h1: error, 1s", "OSError: no", "|   line", "uid 0 (root): retry", "1 finished before it"):
         assert words in page, page
+
+
+@pytest.mark.parametrize(
+    ("counters", "most", "text"),
+    [
+        (Counters(1, 1, 1, 1), 1, "1 of 1 attempt, 1 run, 1 crash, 1 found the lock taken"),
+        (Counters(2, 1, 2), 5, "1 of 5 attempts, 2 runs, 2 crashes"),
+        (Counters(2, 2), 0, "2 of 4 attempts, 2 runs"),
+    ],
+)
+def test_the_page_of_a_message_says_how_often_it_was_tried(counters, most, text):
+    told = story(State.QUEUED, counters=counters, max_attempts=most)
+    assert f"tried     {text}\n" in pages.page(told, ["it waits"], POLICIES, NOW)
 
 
 @pytest.mark.parametrize(

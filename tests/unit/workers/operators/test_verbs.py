@@ -121,8 +121,15 @@ def test_nothing_is_done_with_everything_by_accident(desk, verb):
     assert "say which messages" in desk.ask(verb).err
     answered = desk.ask(verb, selection={"kinds": ["a"]})
     assert answered.code == 2
-    assert "this means 2 messages" in answered.err
+    assert "this means 2 messages: add --yes to do it, or --dry-run to see them" in answered.err
     assert desk.changes == 0
+
+
+def test_one_message_is_said_in_the_singular(desk):
+    desk.add(b"{}")
+    chosen = {"selection": {"kinds": ["a"]}}
+    assert "this means 1 message: add --yes to do it, or --dry-run to see it" in desk.ask("cancel", **chosen).err
+    assert "cancel would look at 1 message\n" in desk.ask("cancel", "text", **chosen, dry_run=True).out
 
 
 def test_a_dry_run_shows_and_changes_nothing(desk):
