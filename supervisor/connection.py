@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader()
         self._waiting: deque[bytes] = deque()
         self._behind: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._held = False
+        self._held = self._closed = False  # closed: here, so that nothing more is to be heard
         self._silent: asyncio.TimerHandle | None = None
 
     # -- asyncio
@@ -101,6 +101,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._silent is not None:
             self._silent.cancel()
+        if exc is not None:  # what was sent could not arrive; what the peer has said before its end did
+            self._take_rest()
+        self._closed = True
         self._waiting.clear()
         while self._behind:
             _close(self._behind.popleft()[1])
@@ -155,12 +158,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def hear_out(self) -> None:
         """The peer's process is gone: take up at once what it has said before that, and the loop has not read yet."""
+        if self.transport is not None:
+            self._take_rest()
+
+    def _take_rest(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):  # its end the loop will see for itself
             left = LAST
-            while left > 0 and self.is_open and (data := self._read_now()):
+            while left > 0 and not self._closed and (data := self._read_now()):
                 left -= len(data)
                 self._take_up(data)
-        while self._waiting and self.is_open and not self._held:
+        while self._waiting and not self._closed and not self._held:
             self._work()
 
     def _read_now(self) -> bytes:
@@ -169,6 +176,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def reject(self, why: str) -> None:
         """Close it, for a reason."""
+        self._closed = True
         self._waiting.clear()
         self.owner.rejected(self, why)
         if self.transport is not None:
@@ -176,6 +184,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close it after what was sent has left."""
+        self._closed = True
         if self.transport is not None:
             self.transport.close()
 

@@ -74,6 +74,34 @@ def test_all_that_was_said_is_heard(ends, loop_factory):
     assert (owner.faults, owner.ends) == ([], 1)
 
 
+@pytest.mark.parametrize("judged", [True, False], ids=["and then judged", "seen by the loop"])
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_who_is_told_something_after_its_end_has_said_all_the_same(loop_factory, judged):
+    """What was sent cannot arrive, which ends the connection before anything is read."""
+    owner = Owner()
+
+    async def one():
+        ours, theirs = socket.socketpair()
+        connection = Connection(owner, memoryview(bytearray(READ)))
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, ours)
+        for message in (HELLO, Ready()):
+            theirs.send(frame(encode(message)))
+        theirs.close()
+        connection.send(Drain())
+        while judged and connection.is_open:
+            await asyncio.sleep(0)
+        if judged and not owner.ends:
+            connection.hear_out()
+            assert owner.heard
+        async with asyncio.timeout(30.0):
+            while not owner.ends:
+                await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(one())
+    assert (owner.heard, owner.faults) == ([Hello.op, Ready.op], [])
+
+
 def test_who_said_nothing_has_said_nothing():
     assert heard()[0] == []
 

@@ -1,7 +1,9 @@
 """One connection to the dispatcher's socket: frames, the peer's credentials, and limits that harm only the sender."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 import struct
 from collections import deque
@@ -14,6 +16,7 @@ from ...ipc.frames import FrameReader
 SILENT = 5.0  # seconds until the first frame
 UNSENT = 8 << 20  # bytes
 READ = 1 << 18
+LAST = 8 << 20  # bytes that are taken of a peer that is gone: copies of it may go on and on
 TURN, TURN_BYTES = 32, 1 << 18  # frames of one peer, and their bytes, before the others have theirs
 _CREDENTIALS = struct.Struct("3i")
 
@@ -61,7 +64,7 @@ class Peer(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._waiting: deque[bytes] = deque()
-        self._held = False
+        self._held = self._closed = False  # closed: here, so that nothing more is to be heard
         self._silent: asyncio.TimerHandle | None = None
 
     # -- asyncio
@@ -77,14 +80,12 @@ class Peer(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        try:
-            self._waiting.extend(self._reader.feed(bytes(self._buffer[:nbytes])))
-        except FrameError as error:
-            self.refuse(str(error))
-            return
-        self._work()
+        self._take_up(bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:  # what was sent could not arrive; what the peer has said before its end did
+            self._take_rest()
+        self._closed = True
         self._introduced()
         self._waiting.clear()
         self._owner.closed(self)
@@ -105,6 +106,7 @@ class Peer(asyncio.BufferedProtocol):
         self._transport.write(packed(what))
         if self._transport.get_write_buffer_size() > UNSENT:
             logger.error("pid %d does not read what is sent to it: its connection is dropped", self.credentials.pid)
+            self._closed = True
             self._transport.abort()
 
     def hold(self) -> None:
@@ -128,23 +130,43 @@ class Peer(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close it after what was sent has left."""
+        self._closed = True
         if self._transport is not None:
             self._transport.close()
 
     # -- inside
 
+    def _take_up(self, data: bytes) -> None:
+        try:
+            self._waiting.extend(self._reader.feed(data))
+        except FrameError as error:
+            self.refuse(str(error))
+            return
+        self._work()
+
+    def _take_rest(self) -> None:
+        assert self._transport is not None
+        fd, left = self._transport.get_extra_info("socket").fileno(), LAST
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while left > 0 and not self._closed and (data := os.read(fd, READ)):
+                left -= len(data)
+                self._take_up(data)
+        while self._waiting and not self._held and not self._closed:
+            self._work()
+
     def _work(self) -> None:
         try:
             taken = 0
             for _ in range(TURN):
-                if self._held or not self._waiting or not self.is_open or taken >= TURN_BYTES:
+                if self._held or not self._waiting or self._closed or taken >= TURN_BYTES:
                     break
                 payload = self._waiting.popleft()
                 taken += len(payload)
                 self._take(unpacked(payload))
         except FrameError as error:
             self.refuse(str(error))
-        if self._waiting and not self._held and self._transport is not None:
+        if self._waiting and not self._held and self.is_open:
+            assert self._transport is not None
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
 
